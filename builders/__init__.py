@@ -1,0 +1,1 @@
+"""The data stages: one module per stage, named as its section of `params.yaml`."""

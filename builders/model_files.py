@@ -1,0 +1,84 @@
+"""Model directories: what is in them, their fingerprint, and loading. Heavy imports happen inside functions.
+
+A model directory is what `save_pretrained` writes (safetensors only) and `pairwright.json`: the SHA-256 of every file,
+the fingerprint over them, and where the model came from.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.ids import digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+RECORD = "pairwright.json"
+_DECIDING = {".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py"}
+
+
+def write_record(directory: Path, provenance: dict[str, Any]) -> str:
+    """Writes `pairwright.json` and returns the fingerprint: a hash over weights, configuration and tokenizer files.
+
+    Raises ValueError if the directory holds pickled weights, which are never loaded.
+    """
+    files = {
+        path.relative_to(directory).as_posix(): _sha256(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.suffix in _DECIDING and path.name != RECORD
+    }
+    if not any(name.endswith((".safetensors", "script.json")) for name in files):
+        raise ValueError(f"{directory}: no .safetensors weights (pickled weights are not loaded; convert them first)")
+    fingerprint = digest(files)
+    record = {"fingerprint": fingerprint, "provenance": provenance, "files": files}
+    (directory / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return fingerprint
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """The content of `pairwright.json`.
+
+    Raises ValueError if the directory is missing or is no model directory of ours.
+    """
+    path = directory / RECORD
+    if not path.exists():
+        raise ValueError(f"{directory}: no model here; build it with `dvc repro`, or restore it with `dvc checkout`")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def fingerprint(directory: Path) -> str:
+    """The fingerprint of a model directory (16 hex digits)."""
+    return read_record(directory)["fingerprint"]
+
+
+def load_model(directory: Path, dtype: str = "float32") -> "PreTrainedModel":
+    """The causal language model of a directory, on the CPU, in evaluation mode. Never unpickles."""
+    from transformers import AutoModelForCausalLM
+
+    trusted = read_record(directory)["provenance"].get("trust_remote_code", False)
+    return AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, use_safetensors=True, trust_remote_code=trusted, local_files_only=True
+    ).eval()
+
+
+def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model directory."""
+    from transformers import AutoTokenizer
+
+    trusted = read_record(directory)["provenance"].get("trust_remote_code", False)
+    return AutoTokenizer.from_pretrained(directory, trust_remote_code=trusted, local_files_only=True)
+
+
+def device() -> str:
+    """Where models run: `$PAIRWRIGHT_DEVICE`, else the first CUDA device, else the CPU."""
+    import os
+
+    import torch
+
+    return os.environ.get("PAIRWRIGHT_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,40 @@
+"""Row classes of every table, and the typed `params.yaml`. Imports nothing heavy."""
+
+from schemas.answers import Answer
+from schemas.base import SCHEMA_VERSION, Chat, Row, arrow_schema, column_checks
+from schemas.demos import Demo
+from schemas.pairs import Pair
+from schemas.predictions import Prediction
+from schemas.problems import Problem
+from schemas.prompts import Prompt
+from schemas.reference_logprobs import ReferenceLogprob
+from schemas.rejects import Reject
+from schemas.rewards import Reward
+from schemas.samples import Sample
+from schemas.solutions import Solution
+from schemas.training import TrainingStep
+
+TABLES: dict[str, type[Row]] = {
+    row.table: row
+    for row in (
+        Problem,
+        Answer,
+        Solution,
+        Prompt,
+        Sample,
+        Prediction,
+        Reward,
+        Demo,
+        Pair,
+        ReferenceLogprob,
+        TrainingStep,
+        Reject,
+    )
+}
+"""Table name -> row class. `rejects` is partitioned by stage too."""
+
+__all__ = [
+    "SCHEMA_VERSION", "TABLES", "Answer", "Chat", "Demo", "Pair", "Prediction", "Problem", "Prompt",
+    "ReferenceLogprob", "Reject", "Reward", "Row", "Sample", "Solution", "TrainingStep", "arrow_schema",
+    "column_checks",
+]  # fmt: skip

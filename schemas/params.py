@@ -1,0 +1,230 @@
+"""The whole of `params.yaml`, typed: unknown keys forbidden, every reference resolved.
+
+An error names the place and the remedy, as in
+`samples.irpo_0.sampling: no entry 'gredy' under 'sampling' (have 'explore', 'greedy')`.
+"""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from schemas import sections as s
+from schemas.sections import NONE, Entry, Name, Section, Slot
+
+
+class Params(Section):
+    """All sections; every params file declares each of them, `{}` where it is not used."""
+
+    seed: int
+    sampling: dict[Name, s.Sampling]
+    problems: dict[Name, s.ProblemsRun]
+    models: dict[Name, s.ModelRun]
+    prompts: dict[Name, s.PromptsRun]
+    samples: dict[Name, s.SamplesRun]
+    samples_gold: dict[Name, s.GoldSamplesRun]
+    samples_import: dict[Name, s.ImportedSamplesRun]
+    predictions: dict[Name, s.PredictionsRun]
+    rewards: dict[Name, s.RewardsRun]
+    demos_gold: dict[Name, s.GoldDemosRun]
+    demos_correct: dict[Name, s.CorrectDemosRun]
+    pairs_outcome: dict[Name, s.OutcomePairsRun]
+    reference: dict[Name, s.ReferenceRun]
+    sft: dict[Name, s.SftRun]
+    preference: dict[Name, s.PreferenceRun]
+    evaluate: dict[Name, s.EvaluateRun]
+    report: s.Report
+
+
+class Reference(NamedTuple):
+    """A field of a run which names another run (`table`) or an entry of a section that is no stage (`section`)."""
+
+    place: tuple[str, ...]
+    marker: Slot | Entry
+    value: str
+
+    @property
+    def where(self) -> str:
+        return ".".join(self.place)
+
+    @property
+    def slot(self) -> str:
+        return ".".join(self.place[2:])
+
+
+STAGES: dict[str, type[Section]] = {
+    name: info.annotation.__args__[1]  # type: ignore[union-attr]
+    for name, info in Params.model_fields.items()
+    if name not in ("seed", "sampling", "report")
+}
+"""Section that is a stage -> class of its runs."""
+
+
+def stage_runs(params: Params) -> Iterator[tuple[str, str, Section]]:
+    """Every (section, run name, run) of the stages."""
+    for section in STAGES:
+        for name, run in getattr(params, section).items():
+            yield section, name, run
+
+
+def table_runs(params: Params, table: str) -> dict[str, str]:
+    """Run name -> section that writes it, for one table (or `models`)."""
+    return {name: section for section, name, run in stage_runs(params) if table in run.writes}
+
+
+def references(section: str, name: str, run: BaseModel) -> Iterator[Reference]:
+    """All references of a run, nested blocks included."""
+    yield from _references((section, name), run)
+
+
+def _references(place: tuple[str, ...], run: BaseModel) -> Iterator[Reference]:
+    for field, info in type(run).model_fields.items():
+        value = getattr(run, field)
+        marker = next((m for m in info.metadata if isinstance(m, Slot | Entry)), None)
+        if marker is not None:
+            yield Reference((*place, field), marker, value)
+        elif isinstance(value, Section):
+            yield from _references((*place, field), value)
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Reads and checks a params file.
+
+    Raises ValueError with one line per mistake, each naming the place and the remedy.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; run in the project's directory, or copy one from recipes/")
+    return parse_params(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse_params(text: str, name: str = "params.yaml") -> Params:
+    """`load_params` for a text that was read elsewhere, such as another revision's."""
+    try:
+        raw = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{name}: {_explain(e)}" for e in error.errors())) from None
+    mistakes = [*_dangling(params), *_ambiguous(params), *_report_mistakes(params)]
+    if mistakes:
+        raise ValueError("\n".join(f"{name}: {mistake}" for mistake in mistakes))
+    return params
+
+
+def _explain(error: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    match error["type"]:
+        case "extra_forbidden":
+            known = _fields_at(error["loc"][:-1])
+            near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"have {_quoted(known)}"
+            return f"{place}: unknown key ({hint})"
+        case "missing":
+            return f"{place}: missing (add it{_missing_hint(error['loc'])})"
+        case "string_pattern_mismatch":
+            return f"{place}: names are lower-case letters, digits and '_', starting with a letter"
+    message = error["msg"].removeprefix("Value error, ")
+    given = f" (have {error['input']!r})" if isinstance(error["input"], str | int | float) else ""
+    return f"{place}: {message}{given}"
+
+
+def _missing_hint(loc: tuple[str | int, ...]) -> str:
+    if len(loc) == 1:
+        return f"; `{loc[0]}: {{}}` for an unused section"
+    owner = _owner(loc[:-1])
+    info = owner.model_fields.get(str(loc[-1])) if owner else None
+    optional = info and any(isinstance(m, Slot) and not m.required for m in info.metadata)
+    return f"; `{loc[-1]}: {NONE}` where it is not used" if optional else ""
+
+
+def _owner(loc: tuple[str | int, ...]) -> type[BaseModel] | None:
+    if not loc:
+        return Params
+    owner: Any = STAGES.get(str(loc[0])) or {"sampling": s.Sampling, "report": s.Report}.get(str(loc[0]))
+    for part in loc[2:] if loc[0] != "report" else loc[1:]:
+        info = owner.model_fields.get(str(part)) if owner else None
+        owner = info.annotation if info and isinstance(info.annotation, type) else None
+    return owner
+
+
+def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
+    owner = _owner(loc)
+    return list(owner.model_fields) if owner else []
+
+
+def _quoted(names: Any) -> str:
+    return ", ".join(f"'{n}'" for n in sorted(names)) or "none"
+
+
+def _dangling(params: Params) -> Iterator[str]:
+    tables = {m.table for _, _, r in stage_runs(params) for m in _slots(type(r))}
+    have = {table: set(table_runs(params, table)) for table in tables}
+    for section, name, run in stage_runs(params):
+        for ref in references(section, name, run):
+            if isinstance(ref.marker, Entry):
+                known, under = set(getattr(params, ref.marker.section)), ref.marker.section
+            else:
+                known, under = have[ref.marker.table], ref.marker.table
+                if ref.value == NONE and not ref.marker.required:
+                    continue
+            if ref.value not in known:
+                yield f"{ref.where}: no entry '{ref.value}' under '{under}' (have {_quoted(known)})"
+
+
+def _slots(section: type[BaseModel]) -> Iterator[Slot]:
+    for info in section.model_fields.values():
+        yield from (m for m in info.metadata if isinstance(m, Slot))
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            yield from _slots(info.annotation)
+
+
+def _ambiguous(params: Params) -> Iterator[str]:
+    seen: dict[tuple[str, str], str] = {}
+    for section, name, run in stage_runs(params):
+        if name == NONE:
+            yield f"{section}.{name}: 'none' is reserved for the empty run; choose another name"
+        for table in run.writes:
+            other = seen.setdefault((table, name), section)
+            if other != section:
+                yield f"{section}.{name}: table '{table}' already has a run '{name}' from '{other}'; rename one"
+
+
+def _report_mistakes(params: Params) -> Iterator[str]:
+    report, evaluated = params.report, params.evaluate
+    named = [("iterations", n) for n in report.iterations]
+    named += [("comparisons", n) for c in report.comparisons for n in (c.baseline, c.candidate)]
+    for place, name in named:
+        if name not in evaluated:
+            yield f"report.{place}: no entry '{name}' under 'evaluate' (have {_quoted(evaluated)})"
+    trained = table_runs(params, "training")
+    for name in report.training:
+        if name not in trained:
+            yield f"report.training: no entry '{name}' under 'training' (have {_quoted(trained)})"
+
+
+class RunInput(NamedTuple):
+    """One edge of the graph of runs: `run` of `table` was made from `input_run` of `input_table`."""
+
+    table: str
+    run: str
+    slot: str
+    input_table: str
+    input_run: str
+
+
+def run_inputs(params: Params) -> list[RunInput]:
+    """All edges between runs, `none` left out: what joins across runs follow."""
+    return [
+        RunInput(table, name, ref.slot, ref.marker.table, ref.value)
+        for section, name, run in stage_runs(params)
+        for table in run.writes
+        for ref in references(section, name, run)
+        if isinstance(ref.marker, Slot) and ref.value != NONE
+    ]

@@ -1,0 +1,38 @@
+"""Candidates that a stage dropped, with the reason: the funnel is a query."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from schemas.base import Row
+
+Reason = Literal[
+    "duplicate",  # the same problem, text or pair was already there
+    "no_answer",  # the source states no final answer
+    "empty",  # no text
+    "unknown_problem",  # an imported row answers no problem of the run
+    "unknown_prompt",  # no prompt of the run asks this problem
+    "over_long",  # prompt and completion exceed the token limit
+    "truncated",  # a completion without an ending, where one is needed
+    "no_chosen",  # no correct sample
+    "no_rejected",  # no wrong sample
+    "undecided",  # the checker could not tell
+    "wrong",  # a wrong sample, where correct ones are wanted
+    "capped",  # above the limit per problem or per run
+    "no_solution",  # the problem has no human solution
+]
+
+
+class Reject(Row):
+    """One row per dropped candidate."""
+
+    table: ClassVar = "rejects"
+    key: ClassVar = ("problem_id", "prompt_id", "sample_id", "reason", "detail")
+    unique: ClassVar = False
+    dictionary: ClassVar = ("reason", "detail")
+
+    problem_id: str | None = Field(default=None, description="the problem, where there is one")
+    prompt_id: str | None = Field(default=None, description="the prompt, where there is one")
+    sample_id: str | None = Field(default=None, description="the sample, where there is one")
+    reason: Reason = Field(description="why it was dropped")
+    detail: str = Field(default="", description="what a person needs to find and mend it")

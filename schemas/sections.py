@@ -1,0 +1,355 @@
+"""The sections of `params.yaml`: one class per stage, each run a row that refers to other runs by name.
+
+A field annotated with a `Slot` names a run of that table, or `none` where the stage can do without. `writes` says
+which tables a section's runs write. Fields that `dvc.yaml` interpolates have no default, because DVC cannot fill one in.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import annotated_types as at
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.ids import MAX_INDEX
+
+NONE = "none"
+NO_FILE = "data/none"
+"""The path to write where a run reads no file: DVC needs one that exists."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Positive = Annotated[int, at.Ge(1)]
+Natural = Annotated[int, at.Ge(0)]
+
+
+class Slot:
+    """Marks a field that names a run of `table` (`required=False`: or `none`)."""
+
+    def __init__(self, table: str, required: bool = True):
+        self.table, self.required = table, required
+
+
+class Entry:
+    """Marks a field that names an entry of a params section which is no stage."""
+
+    def __init__(self, section: str):
+        self.section = section
+
+
+ProblemsName = Annotated[str, Slot("problems")]
+ProblemsOrNone = Annotated[str, Slot("problems", required=False)]
+PromptsName = Annotated[str, Slot("prompts")]
+PromptsOrNone = Annotated[str, Slot("prompts", required=False)]
+SamplesName = Annotated[str, Slot("samples")]
+SamplesOrNone = Annotated[str, Slot("samples", required=False)]
+PredictionsName = Annotated[str, Slot("predictions")]
+RewardsName = Annotated[str, Slot("rewards")]
+DemosName = Annotated[str, Slot("demos")]
+PairsName = Annotated[str, Slot("pairs")]
+PairsOrNone = Annotated[str, Slot("pairs", required=False)]
+ReferenceName = Annotated[str, Slot("reference_logprobs")]
+ModelName = Annotated[str, Slot("models")]
+ModelOrNone = Annotated[str, Slot("models", required=False)]
+SamplingName = Annotated[str, Entry("sampling")]
+Checker = Literal["auto", "number", "latex"]
+
+
+class Section(BaseModel):
+    """A row of params: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    writes: ClassVar[tuple[str, ...]] = ()
+
+
+class Sampling(Section):
+    """Decoding settings, by name. They are part of every request's key."""
+
+    temperature: Annotated[float, at.Ge(0)] = Field(description="0 is greedy")
+    top_p: Annotated[float, at.Gt(0), at.Le(1)] = 1.0
+    max_new_tokens: Positive
+    stop: list[str] = Field(default=[], description="strings that end a completion; they are cut off")
+
+
+class ModelRun(Section):
+    """A model directory: exactly one of `hub`, a local `path`, a `config` to initialise, or a `script` for tests."""
+
+    writes: ClassVar = ("models",)
+
+    hub: str | None = Field(default=None, description="Hub id, with a pinned `revision`")
+    revision: str | None = None
+    path: str = Field(description=f"local model directory, or {NO_FILE}")
+    config: dict[str, Any] | None = Field(default=None, description="`model_type` and sizes of a model to initialise")
+    vocabulary: ProblemsOrNone = Field(
+        description="problems whose words make the tokenizer of an initialised model"
+    )
+    script: list[str] | None = Field(default=None, description="completions of the `scripted` engine")
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ModelRun":
+        given = [n for n in ("hub", "config", "script") if getattr(self, n) is not None]
+        given += ["path"] if self.path != NO_FILE else []
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of hub, path, config, script (have {', '.join(given) or 'none'})")
+        if self.hub and not self.revision:
+            raise ValueError("a Hub model needs a pinned `revision` (the commit hash on its Hub page)")
+        if (self.config is None) != (self.vocabulary == NONE):
+            raise ValueError("`config` and `vocabulary` go together: an initialised model needs words, others do not")
+        return self
+
+
+class ProblemsRun(Section):
+    """Problems with answers and human solutions, from one split of one source."""
+
+    writes: ClassVar = ("problems", "answers", "solutions")
+
+    source: Literal["gsm8k", "math", "arithmetic"]
+    path: str = Field(description=f"local file in the published shape; {NO_FILE}: from the Hub, or generated")
+    revision: str | None = Field(default=None, description="pinned revision of the Hub data set")
+    split: str = Field(description="train, validation or test; a local file's rows are said to be of this split")
+    seed: int = Field(default=0, description="for generation and for `shuffle`")
+    shuffle: bool = Field(default=False, description="take rows in a seeded random order, to cut out held-out parts")
+    skip: Natural = 0
+    limit: Positive | None = Field(default=None, description="rows to take after `skip`; generated problems to make")
+    steps: tuple[Positive, Positive] | None = Field(default=None, description="arithmetic: least and most steps")
+
+
+class PromptsRun(Section):
+    """One prompt per problem."""
+
+    writes: ClassVar = ("prompts",)
+
+    problems: ProblemsName
+    template: str = Field(description="name of a file in builders/templates")
+    rendering: Literal["chat", "text"]
+    shots: Natural = Field(default=0, description="fixed demonstrations, drawn once with `seed`")
+    seed: int = 0
+    demo_samples: SamplesOrNone
+    demo_problems: ProblemsOrNone
+
+
+class SamplesRun(Section):
+    """`n` completions per prompt."""
+
+    writes: ClassVar = ("samples",)
+
+    prompts: PromptsName
+    model: ModelName
+    engine: Literal["hf", "scripted"]
+    sampling: SamplingName
+    n: Annotated[int, at.Ge(1), at.Le(MAX_INDEX)]
+    batch_size: Positive = Field(default=256, description="requests of one committed batch; hf: rows of one forward")
+
+
+class GoldSamplesRun(Section):
+    """Human solutions as samples."""
+
+    writes: ClassVar = ("samples",)
+
+    problems: ProblemsName
+    style: Literal["natural", "program"] = "natural"
+    ending: str = Field(description="appended to each solution; `{answer}` is the gold answer")
+    model: ModelOrNone = Field(description="whose tokenizer counts tokens")
+
+
+class ImportedSamplesRun(Section):
+    """A user's file of completions as samples."""
+
+    writes: ClassVar = ("samples",)
+
+    problems: ProblemsName
+    prompts: PromptsOrNone
+    path: str = Field(description="JSONL (also .gz), CSV or Parquet")
+    columns: dict[Literal["question", "problem_id", "text", "model", "index", "finish_reason"], str] = Field(
+        description="our name -> the file's column; `text` and one of `question`, `problem_id` are needed"
+    )
+    model: ModelOrNone = Field(description="whose tokenizer counts tokens")
+
+    @model_validator(mode="after")
+    def _columns(self) -> "ImportedSamplesRun":
+        if "text" not in self.columns or not {"question", "problem_id"} & set(self.columns):
+            raise ValueError("columns: `text` and one of `question`, `problem_id` must be mapped")
+        return self
+
+
+class PredictionsRun(Section):
+    """Final answers of a samples run."""
+
+    writes: ClassVar = ("predictions",)
+
+    samples: SamplesName
+    prompts: PromptsOrNone
+    problems: ProblemsName
+    checker: Checker = Field(default="auto", description="auto: by the problem's answer_kind")
+
+
+class RewardsRun(Section):
+    """Verdicts of a predictions run."""
+
+    writes: ClassVar = ("rewards",)
+
+    predictions: PredictionsName
+    problems: ProblemsName
+
+
+class EvaluateRun(Section):
+    """Greedy and k sampled completions of one model, with predictions and rewards."""
+
+    writes: ClassVar = ("samples", "predictions", "rewards")
+
+    model: ModelName
+    prompts: PromptsName
+    problems: ProblemsName
+    engine: Literal["hf", "scripted"]
+    greedy: SamplingName
+    explore: SamplingName
+    k: Natural = Field(description="sampled completions per prompt, for maj@k and pass@k; 0: greedy only")
+    checker: Checker = "auto"
+    batch_size: Positive = 256
+
+
+class GoldDemosRun(Section):
+    """Gold solutions as fine-tuning examples."""
+
+    writes: ClassVar = ("demos",)
+
+    samples: SamplesName
+    prompts: PromptsName
+
+
+class CorrectDemosRun(Section):
+    """Correct samples as fine-tuning examples (STaR, rejection sampling)."""
+
+    writes: ClassVar = ("demos",)
+
+    samples: SamplesName
+    rewards: RewardsName
+    max_per_problem: Positive | None = None
+    deduplicate: bool = True
+
+
+class OutcomePairsRun(Section):
+    """Pairs of a correct and a wrong sample of one prompt (Iterative RPO)."""
+
+    writes: ClassVar = ("pairs",)
+
+    samples: SamplesName
+    rewards: RewardsName
+    gold: SamplesOrNone = Field(
+        description="gold solutions that join every prompt's winners, after its own"
+    )
+    k: Positive = Field(description="pairs per prompt")
+    margin: Annotated[float, at.Gt(0)] = Field(
+        default=1.0, description="least difference of rewards; 1 with 0/1 rewards: correct against wrong"
+    )
+    max_tokens: Positive | None = Field(default=None, description="limit of prompt and completion, in tokens")
+    max_pairs: Positive | None = Field(default=None, description="cap by seeded subsampling (the paper: 60,000)")
+    deduplicate: bool = Field(default=False, description="drop samples whose text an earlier one of the prompt has")
+
+
+class Optimizer(Section):
+    """AdamW and its schedule."""
+
+    lr: Annotated[float, at.Gt(0)]
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Annotated[float, at.Ge(0), at.Lt(1)] = Field(default=0.0, description="share of the steps")
+    weight_decay: Annotated[float, at.Ge(0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    grad_clip: Annotated[float, at.Gt(0)] = 1.0
+    batch_size: Positive = Field(description="sequences (sft) or pairs (preference) per optimizer step")
+    micro_tokens: Positive = Field(default=16384, description="tokens of one forward; splits a batch, changes no result")
+    epochs: Annotated[float, at.Gt(0)] | None = None
+    steps: Positive | None = Field(default=None, description="optimizer steps; exactly one of `epochs`, `steps`")
+
+    @model_validator(mode="after")
+    def _length(self) -> "Optimizer":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of `epochs`, `steps`")
+        return self
+
+
+class Lora(Section):
+    """Low-rank adapters (peft); the saved model has them merged."""
+
+    rank: Positive = 8
+    alpha: Annotated[float, at.Gt(0)] = 16.0
+    dropout: Annotated[float, at.Ge(0), at.Lt(1)] = 0.0
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class Validation(Section):
+    """Greedy accuracy during training; the best checkpoint is kept. Never on a test split."""
+
+    prompts: PromptsOrNone
+    problems: ProblemsOrNone
+    sampling: SamplingName
+    every: Positive = Field(default=100, description="steps between validations; the last step is validated too")
+    checker: Checker = "auto"
+
+
+class TrainingRun(Section):
+    """What all training stages share."""
+
+    model: ModelName = Field(description="the model that training starts from")
+    optimizer: Optimizer
+    validation: Validation
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    lora: Lora | None = None
+    max_tokens: Positive = Field(default=1024, description="longest prompt and completion; longer ones are errors")
+    log_every: Positive = 10
+    checkpoint_every: Positive = Field(default=200, description="steps between checkpoints that a killed run resumes")
+
+
+class SftRun(TrainingRun):
+    """Supervised fine-tuning on demos."""
+
+    writes: ClassVar = ("models", "training")
+
+    demos: DemosName
+    watch: PairsOrNone = Field(
+        description="pairs whose chosen and rejected log-probs are logged"
+    )
+    watch_limit: Positive = Field(default=128, description="pairs of `watch` that are scored, evenly spaced")
+    reduction: Literal["sequence", "token"] = Field(
+        default="sequence", description="mean per sequence, then over the batch; or mean over the batch's tokens"
+    )
+
+
+class ReferenceRun(Section):
+    """Log-probs of a pairs run under a frozen model."""
+
+    writes: ClassVar = ("reference_logprobs",)
+
+    pairs: PairsName
+    model: ModelName
+    precision: Literal["fp32", "bf16"] = "fp32"
+    micro_tokens: Positive = 16384
+    max_tokens: Positive = 1024
+
+
+class PreferenceRun(TrainingRun):
+    """Preference optimisation on pairs."""
+
+    writes: ClassVar = ("models", "training")
+
+    pairs: PairsName
+    reference: ReferenceName
+    loss: Literal["dpo", "dpo_nll"]
+    beta: Annotated[float, at.Gt(0)] = 0.1
+    alpha: Annotated[float, at.Ge(0)] = Field(default=1.0, description="weight of the NLL term (dpo_nll)")
+
+
+class Comparison(Section):
+    """Two evaluated models compared problem by problem."""
+
+    baseline: str
+    candidate: str
+
+
+class Report(Section):
+    """What `builders.report` shows."""
+
+    iterations: list[str] = Field(default=[], description="evaluated models in order of iteration, the first is M_0")
+    comparisons: list[Comparison] = []
+    training: list[str] = Field(default=[], description="training runs whose log-probs are plotted together")
+    saturated_below: float = Field(default=0.5, description="gain in points under which an iteration has saturated")

@@ -1,0 +1,171 @@
+"""The ledger: every completion that was ever generated or paid for, keyed by its request.
+
+It is an SQLite file in WAL mode outside the workspace (`$PAIRWRIGHT_LEDGER`). A batch is one transaction, synced to the
+disk when `append` returns: a crash at any point loses at most the batch that was not committed. Nothing is updated or
+deleted. Two processes on one host that want the same requests take turns (`exclusive`), so the second finds what the
+first has generated.
+"""
+
+import contextlib
+import errno
+import fcntl
+import sqlite3
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from stores.paths import ledger_dir
+
+_SCHEMA = """
+create table if not exists batches (
+  batch integer primary key, context text not null, model text not null, finished_at real not null,
+  wall_s real not null, device_s real not null, n integer not null, n_tokens integer not null
+);
+create table if not exists completions (
+  key text primary key, batch integer not null references batches, text text not null, finish_reason text not null,
+  n_tokens integer, n_prompt_tokens integer, token_ids blob
+) without rowid;
+"""
+_LOOKUP = 500
+
+
+class Completion(NamedTuple):
+    """What an engine answers to one request. `token_ids` are those generated, an ending token included."""
+
+    text: str
+    finish_reason: str
+    n_tokens: int
+    n_prompt_tokens: int
+    token_ids: tuple[int, ...] | None = None
+
+
+class Ledger:
+    """Completions by request key.
+
+    A key is `<context>-<prompt>-<index>`: hashes of everything that determines the answer, then the sample's number.
+    Keys of one context sort together, so look-ups of a run touch neighbouring pages.
+    """
+
+    def __init__(self, root: Path | None = None):
+        self.root = root or ledger_dir()
+        with _full_disk(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.db = sqlite3.connect(self.root / "ledger.sqlite", timeout=60, isolation_level=None)
+            self.db.execute("pragma journal_mode=wal")
+            self.db.execute("pragma synchronous=full")
+            self.db.executescript(_SCHEMA)
+
+    def get(self, keys: Sequence[str]) -> dict[str, Completion]:
+        """The completions among `keys` that are there."""
+        found: dict[str, Completion] = {}
+        columns = "key, text, finish_reason, n_tokens, n_prompt_tokens, token_ids"
+        for key, *rest, tokens in self._select(columns, keys):
+            ids = None if tokens is None else tuple(np.frombuffer(tokens, dtype="<i4").tolist())
+            found[key] = Completion(*rest, ids)
+        return found
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """The keys that are not there, in the order given."""
+        have = {key for (key,) in self._select("key", keys)}
+        return [key for key in keys if key not in have]
+
+    def _select(self, columns: str, keys: Sequence[str]) -> Iterator[tuple]:
+        for start in range(0, len(keys), _LOOKUP):
+            chunk = keys[start : start + _LOOKUP]
+            marks = ",".join("?" * len(chunk))
+            yield from self.db.execute(f"select {columns} from completions where key in ({marks})", chunk)
+
+    def append(
+        self, context: str, model: str, entries: Iterable[tuple[str, Completion]], wall_s: float, device_s: float = 0.0
+    ) -> None:
+        """Commits one batch: all of its completions or none.
+
+        Raises OSError if the disk is full; what was committed before is intact. A key that is already there is an
+        error of the program (sqlite3.IntegrityError).
+        """
+        rows = [
+            (key, c.text, c.finish_reason, c.n_tokens, c.n_prompt_tokens, _pack(c.token_ids)) for key, c in entries
+        ]
+        tokens = sum(row[3] for row in rows)
+        with _full_disk(self.root), _transaction(self.db):
+            batch = self.db.execute(
+                "insert into batches (context, model, finished_at, wall_s, device_s, n, n_tokens) values (?,?,?,?,?,?,?)",
+                (context, model, time.time(), wall_s, device_s, len(rows), tokens),
+            ).lastrowid
+            self.db.executemany(
+                f"insert into completions (key, batch, text, finish_reason, n_tokens, n_prompt_tokens, token_ids)"
+                f" values (?,{batch},?,?,?,?,?)",
+                rows,
+            )
+
+    @contextlib.contextmanager
+    def exclusive(self, context: str) -> Iterator[None]:
+        """Holds the requests of a context: another process that wants them waits, and then finds them answered.
+
+        The operating system releases the lock when the holder ends, however it ends.
+        """
+        locks = self.root / "locks"
+        locks.mkdir(exist_ok=True)
+        with (locks / f"{context}.lock").open("w") as file:
+            _lock(file, context)
+            yield
+
+    def seconds(self, contexts: Sequence[str]) -> tuple[float, float, int]:
+        """(wall seconds, device seconds, tokens) that generating these contexts took."""
+        marks = ",".join("?" * len(contexts))
+        query = f"select sum(wall_s), sum(device_s), sum(n_tokens) from batches where context in ({marks})"
+        wall, device, tokens = self.db.execute(query, contexts).fetchone()
+        return wall or 0.0, device or 0.0, tokens or 0
+
+    def sql(self, query: str) -> tuple[list[str], list[tuple]]:
+        """(column names, rows) of a read-only query over `completions` and `batches`.
+
+        Raises ValueError for a query that SQLite refuses.
+        """
+        with contextlib.closing(sqlite3.connect(f"file:{self.root / 'ledger.sqlite'}?mode=ro", uri=True)) as db:
+            try:
+                cursor = db.execute(query)
+                return [column[0] for column in cursor.description or ()], cursor.fetchall()
+            except sqlite3.Error as error:
+                raise ValueError(f"ledger: {error}") from None
+
+    def close(self) -> None:
+        self.db.close()
+
+
+def _pack(token_ids: tuple[int, ...] | None) -> bytes | None:
+    return None if token_ids is None else np.asarray(token_ids, dtype="<i4").tobytes()
+
+
+def _lock(file: IO[str], context: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for another process that generates the same completions ({context})", file=sys.stderr)
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("begin immediate")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("rollback")
+        raise
+    db.execute("commit")
+
+
+@contextlib.contextmanager
+def _full_disk(root: Path) -> Iterator[None]:
+    """Turns SQLite's errors about the disk into one line with a remedy."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        remedy = f"{root}: {error}; free space or point PAIRWRIGHT_LEDGER elsewhere (what was committed is intact)"
+        raise OSError(errno.ENOSPC if "full" in str(error) else errno.EIO, remedy) from None
