@@ -138,6 +138,8 @@ class SamplesRun(Section):
     sampling: SamplingName
     n: Annotated[int, at.Ge(1), at.Le(MAX_INDEX)]
     batch_size: Positive = Field(default=256, description="requests of one committed batch; hf: rows of one forward")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    token_ids: bool = Field(default=False, description="keep the generated tokens in the table too")
 
 
 class GoldSamplesRun(Section):
@@ -205,6 +207,7 @@ class EvaluateRun(Section):
     k: Natural = Field(description="sampled completions per prompt, for maj@k and pass@k; 0: greedy only")
     checker: Checker = "auto"
     batch_size: Positive = 256
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class GoldDemosRun(Section):

@@ -1,0 +1,153 @@
+"""Transformers' own `generate`, on any device: batched by length, seeded per request."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from builders.engines import Finished, Request
+from builders.model_files import device, load_model, load_tokenizer
+from builders.rendering import render_ids
+from schemas.sections import Sampling
+from stores.ledger import Completion
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class _Encoded(NamedTuple):
+    request: Request
+    ids: list[int]
+    text: str
+
+
+class HfEngine:
+    """A transformers model and its tokenizer.
+
+    Every request draws from a random stream of its own, seeded by its key, so a completion does not depend on how many
+    others are drawn. Batches are cut from the requests in order of prompt length, then key: the same requests give the
+    same batches, and so, on one machine and thread count, the same bits.
+    """
+
+    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"):
+        self.model, self.tokenizer, self.device_s = model, tokenizer, 0.0
+        self.eos_ids = _eos_ids(model, tokenizer)
+        pad = tokenizer.pad_token_id
+        self.pad_id = pad if pad is not None else self.eos_ids[0]
+
+    @classmethod
+    def load(cls, directory: Path, precision: str = "fp32") -> "HfEngine":
+        """Loads a model directory onto the device.
+
+        Raises ValueError if it holds a script instead of a model.
+        """
+        if (directory / "script.json").exists():
+            raise ValueError(f"{directory}: made from `script`; use engine 'scripted'")
+        model = load_model(directory, "bfloat16" if precision == "bf16" else "float32")
+        return cls(model.to(device()), load_tokenizer(directory))  # pyrefly: ignore
+
+    def stream(self, requests: Sequence[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
+        """Completes the requests, longest prompts first; one list per batch of at most `batch_size`."""
+        ordered = sorted(self._encode(requests), key=lambda e: (-len(e.ids), e.request.key))
+        for start in range(0, len(ordered), batch_size):
+            batch = ordered[start : start + batch_size]
+            began = time.perf_counter()
+            completions = self._complete(batch, sampling)
+            self.device_s += time.perf_counter() - began
+            yield [(e.request, completion) for e, completion in zip(batch, completions, strict=True)]
+
+    def _encode(self, requests: Sequence[Request]) -> Iterator[_Encoded]:
+        prompts: dict[tuple, tuple[list[int], str]] = {}
+        for request in requests:
+            asked = request[1:]
+            if asked not in prompts:
+                messages = [message.model_dump() for message in request.messages]
+                ids = render_ids(self.tokenizer, messages, request.prefill, request.rendering)
+                prompts[asked] = ids, self._decode(ids)
+            yield _Encoded(request, *prompts[asked])
+
+    def _complete(self, batch: Sequence[_Encoded], sampling: Sampling) -> list[Completion]:
+        import torch
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        width = max(len(e.ids) for e in batch)
+        ids = torch.tensor([[self.pad_id] * (width - len(e.ids)) + e.ids for e in batch], device=self.model.device)
+        mask = torch.tensor([[0] * (width - len(e.ids)) + [1] * len(e.ids) for e in batch], device=self.model.device)
+        # A configuration of our own: a model's may bring top_k or penalties, which would change what params say.
+        self.model.generation_config = GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.eos_ids,
+            pad_token_id=self.pad_id,
+            stop_strings=list(sampling.stop) or None,
+        )
+        draws = LogitsProcessorList([_draw(batch, sampling, width)] if sampling.temperature > 0 else [])
+        with torch.inference_mode():
+            out = self.model.generate(  # pyrefly: ignore
+                ids, attention_mask=mask, logits_processor=draws, tokenizer=self.tokenizer if sampling.stop else None
+            )
+        return [self._finish(e, row, sampling) for e, row in zip(batch, out[:, width:].tolist(), strict=True)]
+
+    def _finish(self, encoded: _Encoded, row: list[int], sampling: Sampling) -> Completion:
+        end = next((i for i, token in enumerate(row) if token in self.eos_ids), None)
+        tokens = row if end is None else row[: end + 1]
+        while end is None and tokens and tokens[-1] == self.pad_id:
+            tokens = tokens[:-1]
+        text = self._completion_text(encoded, tokens if end is None else tokens[:-1])
+        cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
+        text = text[: min(cuts)] if cuts else text
+        reason = "stop" if end is not None or cuts else "length"
+        return Completion(text, reason, len(tokens), len(encoded.ids), tuple(tokens))
+
+    def _completion_text(self, encoded: _Encoded, tokens: list[int]) -> str:
+        """Decoded after its prompt: tokenizers that mark words by a leading space drop it at the start of a text."""
+        whole = self._decode(encoded.ids + tokens)
+        return whole[len(encoded.text) :] if whole.startswith(encoded.text) else self._decode(tokens)
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _eos_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    found = list(dict.fromkeys(i for i in [*ids, tokenizer.eos_token_id] if i is not None))
+    if not found:
+        raise ValueError("the tokenizer has no end-of-sequence token, so no completion could end")
+    return found
+
+
+def _uniforms(key: str, count: int) -> np.ndarray:
+    """`count` numbers in [0, 1) that belong to a request."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
+    return np.random.Generator(np.random.Philox(key=seed)).random(count)
+
+
+def _draw(batch: Sequence[_Encoded], sampling: Sampling, width: int):  # noqa: ANN202
+    """A logits processor that leaves only the drawn token of each row, by inverting the distribution's CDF."""
+    import torch
+
+    uniforms = torch.from_numpy(np.stack([_uniforms(e.request.key, sampling.max_new_tokens) for e in batch]))
+
+    def draw(input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        wide = torch.float32 if scores.device.type == "mps" else torch.float64
+        probabilities = torch.softmax(scores.to(wide) / sampling.temperature, -1)
+        if sampling.top_p < 1:
+            probabilities = _nucleus(probabilities, sampling.top_p)
+        cdf = probabilities.cumsum(-1)
+        step = uniforms[:, input_ids.shape[1] - width].to(cdf)[:, None] * cdf[:, -1:]
+        token = torch.searchsorted(cdf, step, right=True).clamp(max=scores.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+    return draw
+
+
+def _nucleus(probabilities: "torch.Tensor", top_p: float) -> "torch.Tensor":
+    """Zeroes all but the smallest set of most likely tokens whose mass reaches `top_p`."""
+    ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    return probabilities * (before < top_p).to(probabilities).gather(-1, places.argsort(-1))

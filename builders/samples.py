@@ -1,0 +1,35 @@
+"""`samples`: n completions per prompt. The one generation stage of every recipe.
+
+Everything generated goes through the ledger; the table is a projection of it. A killed run continues where its last
+committed batch ended, and a larger n generates only what is new.
+"""
+
+from builders.engines import load_engine
+from builders.generation import Setting, answer, requests, sample_rows
+from builders.model_files import fingerprint
+from schemas import Sample
+from stores.ledger import Ledger
+from stores.stage import Stage, run_stage
+
+
+def run(stage: Stage) -> None:
+    """Writes one samples run.
+
+    Raises ValueError for a missing model or an empty prompts run.
+    """
+    config = stage.config
+    model = stage.dir("models", config.model)
+    sampling = stage.params.sampling[config.sampling]
+    setting = Setting(config.model, fingerprint(model), sampling, stage.params.seed, config.precision)
+    prompts = stage.read("prompts", config.prompts)
+    if not len(prompts):
+        raise ValueError(f"prompts run '{config.prompts}' is empty; there is nothing to sample")
+    ledger = Ledger()
+    wanted = list(requests(prompts, setting, config.n))
+    answer(ledger, setting, wanted, lambda: load_engine(config.engine, model, config.precision), config.batch_size)
+    stage.write(Sample, sample_rows(ledger, setting, prompts, config.n, config.token_ids))
+    wall_s, stage.cost.device_s, stage.cost.tokens = ledger.seconds([setting.context])
+
+
+if __name__ == "__main__":
+    run_stage("samples", run)
