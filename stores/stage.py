@@ -1,4 +1,4 @@
-"""The driver of every stage: `python -m builders.<section> <run>`.
+"""The driver of every stage: `python -m builders.<section> <run>` (`report` has no runs, and takes no argument).
 
 It reads params, hands the run to the stage's function, and moves the tables that it wrote into place together, at the
 end. A failed or killed stage leaves nothing half-written. A user's mistake is one line and exit code 1; a stage that
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from schemas import TABLES, Reject, Row
-from schemas.params import Params, load_params
+from schemas.params import STAGES, Params, load_params
 from stores.parquet import Batches, read_table, rows_to_table, scan_table, sort_table, write_table
 from stores.paths import DATA, rejects_dir, run_dir
 from stores.run_log import RunCost, RunLog
@@ -30,13 +30,14 @@ class StopEarly(Exception):
 class Stage:
     """One execution of one run of a stage: its configuration, its inputs and its outputs.
 
-    `config` is the run's row of params (an instance of the section's class); `name` is its key.
+    `config` is the run's row of params (an instance of the section's class); `name` is its key. A section without
+    runs, `report`, is its own row and key; it drops no candidates, so it has no rejects.
     """
 
     def __init__(self, section: str, name: str, root: Path = Path(), params: Params | None = None):
         self.section, self.name, self.root = section, name, root
         self.params = params or load_params(root / "params.yaml")
-        runs = getattr(self.params, section)
+        runs = getattr(self.params, section) if section in STAGES else {section: getattr(self.params, section)}
         if name not in runs:
             known = ", ".join(f"'{n}'" for n in sorted(runs)) or "none"
             raise ValueError(f"no run '{name}' under '{section}' in params.yaml (have {known})")
@@ -87,8 +88,9 @@ class Stage:
 
     def commit(self) -> None:
         """Moves all outputs into place."""
-        rejects = sort_table(Reject, pa.concat_tables([rows_to_table(Reject, []), *self._rejects]))
-        write_table(self.stage_dir(rejects_dir(self.section, self.name, self.root)), Reject, [rejects])
+        if self.section in STAGES:
+            rejects = sort_table(Reject, pa.concat_tables([rows_to_table(Reject, []), *self._rejects]))
+            write_table(self.stage_dir(rejects_dir(self.section, self.name, self.root)), Reject, [rejects])
         for staged, final in self._outputs:
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.exists():
@@ -104,16 +106,20 @@ class Stage:
 def run_stage(section: str, build: Callable[[Stage], None], argv: Sequence[str] | None = None) -> None:
     """The `main` of a stage module: runs `build` for the run named on the command line, then exits the process."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print(f"usage: python -m <package>.{section} RUN   (a run under '{section}' in params.yaml)", file=sys.stderr)
+    has_runs = section in STAGES
+    if len(arguments) != has_runs or any(argument.startswith("-") for argument in arguments):
+        usage = f" RUN   (a run under '{section}' in params.yaml)" if has_runs else "   (no arguments)"
+        print(f"usage: python -m <package>.{section}{usage}", file=sys.stderr)
         sys.exit(2)
+    name = arguments[0] if has_runs else section
+    place = f"{section}.{name}" if has_runs else section
     try:
-        execute(section, arguments[0], build)
+        execute(section, name, build)
     except StopEarly as stop:
-        print(f"{section}.{arguments[0]}: {stop}", file=sys.stderr)
+        print(f"{place}: {stop}", file=sys.stderr)
         sys.exit(EXIT_STOPPED_EARLY)
     except (ValueError, OSError) as error:
-        print(f"{section}.{arguments[0]}: {error}", file=sys.stderr)
+        print(f"{place}: {error}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -1,0 +1,1 @@
+"""What `builders.report` measures, draws and writes."""
