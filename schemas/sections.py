@@ -247,6 +247,7 @@ class OutcomePairsRun(Section):
     max_tokens: Positive | None = Field(default=None, description="limit of prompt and completion, in tokens")
     max_pairs: Positive | None = Field(default=None, description="cap by seeded subsampling (the paper: 60,000)")
     deduplicate: bool = Field(default=False, description="drop samples whose text an earlier one of the prompt has")
+    repeat_pairs: bool = Field(default=True, description="the paper's rule: K above lcm(winners, losers) repeats pairs")
 
 
 class Optimizer(Section):

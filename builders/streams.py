@@ -1,0 +1,40 @@
+"""Sorted tables read side by side in bounded memory."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class RowStream:
+    """A stream of batches from which any number of rows can be taken, in order."""
+
+    def __init__(self, batches: Iterable[pa.Table]):
+        self._batches, self._rest = iter(batches), None
+
+    def take(self, count: int) -> pa.Table:
+        """The next `count` rows, or fewer at the end."""
+        parts, have = ([self._rest] if self._rest is not None else []), len(self._rest or ())
+        while have < count and (batch := next(self._batches, None)) is not None:
+            parts.append(batch)
+            have += len(batch)
+        if not parts:
+            return pa.table({})
+        rows = pa.concat_tables(parts)
+        self._rest = rows.slice(count)
+        return rows.slice(0, count)
+
+
+def whole_groups(batches: Iterable[pa.Table], column: str) -> Iterator[pa.Table]:
+    """The same rows, cut so that equal neighbouring values of `column` stay together."""
+    rest: pa.Table | None = None
+    for batch in batches:
+        rows = batch if rest is None else pa.concat_tables([rest, batch])
+        same_as_last = pc.equal(rows[column], rows[column][-1]).to_numpy()
+        cut = int(np.argmax(same_as_last)) if len(rows) else 0
+        if cut:
+            yield rows.slice(0, cut).combine_chunks()
+        rest = rows.slice(cut)
+    if rest is not None and len(rest):
+        yield rest.combine_chunks()
