@@ -1,0 +1,69 @@
+"""`evaluate`: one greedy and k sampled completions per prompt of one model, with their predictions and rewards.
+
+The model is loaded once. Greedy rows have temperature 0; the report reads accuracy from them, and maj@k and pass@k from
+the others.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+
+import pyarrow as pa
+
+from builders.engines import Engine, load_engine
+from builders.generation import Setting, answer, requests, sample_rows
+from builders.model_files import fingerprint
+from builders.predictions import predict
+from builders.rewards import judge
+from schemas import Prediction, Reward, Sample
+from stores.ledger import Ledger
+from stores.stage import Stage, run_stage
+
+
+def settings(stage: Stage) -> list[tuple[Setting, int]]:
+    """(setting, samples per prompt): greedy, then the k explored ones.
+
+    Raises ValueError if `greedy` is not greedy, or `explore` is.
+    """
+    config, directory = stage.config, stage.dir("models", stage.config.model)
+    wanted = [("greedy", config.greedy, 1)] + ([("explore", config.explore, config.k)] if config.k else [])
+    found = []
+    for place, name, n in wanted:
+        sampling = stage.params.sampling[name]
+        if (sampling.temperature == 0) != (place == "greedy"):
+            remedy = "temperature 0" if place == "greedy" else "a temperature above 0"
+            raise ValueError(f"evaluate.{stage.name}.{place}: sampling '{name}' needs {remedy}")
+        model = fingerprint(directory)
+        found.append((Setting(config.model, model, sampling, stage.params.seed, config.precision), n))
+    return found
+
+
+def merged_rows(ledger: Ledger, wanted: list[tuple[Setting, int]], prompts: pa.Table) -> Iterator[pa.Table]:
+    """The samples of all settings in the order of `sample_id`."""
+    for parts in zip(*(sample_rows(ledger, setting, prompts, n) for setting, n in wanted), strict=True):
+        yield pa.concat_tables(parts).sort_by("sample_id")
+
+
+def run(stage: Stage) -> None:
+    """Writes the samples, predictions and rewards of one evaluated model."""
+    config = stage.config
+    prompts = stage.read("prompts", config.prompts)
+    if not len(prompts):
+        raise ValueError(f"prompts run '{config.prompts}' is empty; there is nothing to evaluate on")
+    ledger, wanted = Ledger(), settings(stage)
+
+    @cache
+    def engine() -> Engine:
+        return load_engine(config.engine, stage.dir("models", config.model), config.precision)
+
+    for setting, n in wanted:
+        answer(ledger, setting, list(requests(prompts, setting, n)), engine, config.batch_size)
+    samples = pa.concat_tables(merged_rows(ledger, wanted, prompts))
+    stage.write(Sample, [samples])
+    predictions = predict(samples, prompts, stage.read("problems", config.problems), config.checker)
+    stage.write(Prediction, [predictions])
+    stage.write(Reward, [judge(predictions, stage.read("answers", config.problems))])
+    _, stage.cost.device_s, stage.cost.tokens = ledger.seconds([setting.context for setting, _ in wanted])
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", run)
