@@ -1,0 +1,159 @@
+"""The content of `metrics.json`: the same tables give the same numbers, in the same order.
+
+Every definition that a reader needs is in `DEFINITIONS`, which the HTML page shows.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from builders.reporting.statistics import Paired, wilson
+from builders.reporting.views import register_strings, report_rows, report_sql
+from schemas.params import Params, stage_runs
+from stores.duck import Duck
+
+NOT_BUILT = "not built"
+NOTHING_SHARED = "no problems in common"
+DEFINITIONS = {
+    "accuracy": "share of problems whose greedy completion (temperature 0) is correct; an undecided verdict (the "
+    "checker timed out or crashed) counts as not correct, and is counted apart in n_undecided",
+    "ci95": "95 % Wilson score interval of a share",
+    "maj@k": "share of problems where the majority answer of the k sampled completions is correct; completions without "
+    "an answer do not vote, ties go to the answer given first",
+    "pass@k": "share of problems with at least one correct completion among the k sampled ones; pass@1 is the share of "
+    "all sampled completions that are correct",
+    "fixed, broken": "problems that only the candidate, or only the baseline, solves greedily",
+    "difference": "the candidate's accuracy minus the baseline's, in points, on the problems that both answered; its "
+    "95 % interval is the mean per-problem difference ± 1.96 standard errors (normal approximation)",
+    "p": "exact two-sided McNemar test that fixed and broken problems are equally likely",
+    "holds": "the interval lies above 0 and p < 0.05; 'does not hold': it lies below 0 and p < 0.05; "
+    "'not distinguishable': neither",
+    "saturated": "the iteration gained fewer points than params' report.saturated_below",
+    "AUROC": "chance that a random chosen span has a higher reference log-prob than a random rejected one, ties half: "
+    "0.5 separates nothing. 'sum' is the summed log-prob that DPO uses, 'per token' divides it by the tokens",
+    "pairs ordered": "share of pairs whose chosen span has the higher reference log-prob (the two share a prompt)",
+    "log-prob": "mean over pairs of the summed log-prob of a span under the model in training, in nats",
+}
+
+
+def measure(duck: Duck, params: Params, missing: list[tuple[str, str]]) -> dict[str, Any]:
+    """All metrics of what is built (`missing`: what is not), from the views that `open_views` made."""
+    duck.execute("create temp table outcomes as " + report_sql("outcomes"))
+    comparisons = _comparisons(duck, params)
+    return {
+        "models": _models(duck, params),
+        "iterations": _iterations(params, comparisons),
+        "comparisons": comparisons,
+        "orders": {key: row["verdict"] for key, row in comparisons.items()},
+        "likelihood": _by_run(duck, "likelihood"),
+        "funnel": _funnel(duck, params, missing),
+        "not_built": [f"{section}.{name}" for section, name in missing],
+    }
+
+
+def model_order(params: Params) -> list[str]:
+    """Names of the evaluated runs: iterations first, then the others as params has them."""
+    return list(dict.fromkeys([*params.report.iterations, *params.evaluate]))
+
+
+def comparison_key(baseline: str, candidate: str) -> str:
+    """`<candidate>-vs-<baseline>`; run names have no '-'."""
+    return f"{candidate}-vs-{baseline}"
+
+
+def _by_run(duck: Duck, name: str) -> dict[str, dict[str, Any]]:
+    return {row.pop("run"): {k: _rounded(v) for k, v in row.items()} for row in report_rows(duck, name)}
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def _share(successes: int, n: int, name: str, interval: str) -> dict[str, Any]:
+    return {name: round(successes / n, 6), interval: [round(end, 6) for end in wilson(successes, n)]}
+
+
+def _models(duck: Duck, params: Params) -> dict[str, dict[str, Any]]:
+    counted = {row["run"]: row for row in report_rows(duck, "models")}
+    levels: dict[str, dict[str, Any]] = {}
+    for row in report_rows(duck, "levels"):
+        share = _share(row["n_correct"], row["n"], "accuracy", "ci95") | {"n": row["n"]}
+        levels.setdefault(row["run"], {})[row["level"]] = share
+    names = [name for name in model_order(params) if name in counted]
+    return {n: _model(params, n, counted[n]) | {"by_level": levels.get(n, {})} for n in names}
+
+
+def _model(params: Params, name: str, row: dict[str, Any]) -> dict[str, Any]:
+    n, k, config = row["n"], row["k"], params.evaluate[name]
+    found = {"model": config.model, "fingerprint": row["model_fingerprint"], "problems": config.problems}
+    found |= _share(row["n_correct"], n, "accuracy", "ci95")
+    found |= {"n": n} | {c: row[c] for c in ("n_correct", "n_wrong", "n_no_answer", "n_undecided", "n_truncated")}
+    found |= {"mean_tokens": round(row["n_tokens"] / n, 3), "k": k}
+    if k:
+        found |= {"pass_1": round(row["n_sampled_correct"] / row["n_sampled"], 6)}
+        found |= _share(row["n_majority"], n, f"maj_{k}", f"maj_{k}_ci95")
+        if k > 1:
+            found |= _share(row["n_passed"], n, f"pass_{k}", f"pass_{k}_ci95")
+    return found
+
+
+def _compared(params: Params) -> list[tuple[str, str]]:
+    """(baseline, candidate): each iteration with the one before, the last with the first, then those configured."""
+    steps = params.report.iterations
+    pairs = [*itertools.pairwise(steps), *([(steps[0], steps[-1])] if len(steps) > 2 else [])]
+    return list(dict.fromkeys([*pairs, *((c.baseline, c.candidate) for c in params.report.comparisons)]))
+
+
+def _comparisons(duck: Duck, params: Params) -> dict[str, dict[str, Any]]:
+    wanted = _compared(params)
+    register_strings(duck, "compared", ["baseline", "candidate"], wanted)
+    counted = {(row.pop("baseline"), row.pop("candidate")): Paired(**row) for row in report_rows(duck, "comparisons")}
+    built = {run for (run,) in duck.con.sql("select distinct run from outcomes").fetchall()}
+    return {
+        comparison_key(*pair): {"baseline": pair[0], "candidate": pair[1]}
+        | (_comparison(counted[pair]) if pair in counted else _incomparable(built.issuperset(pair)))
+        for pair in wanted
+    }
+
+
+def _incomparable(both_built: bool) -> dict[str, Any]:
+    return {"verdict": NOTHING_SHARED if both_built else NOT_BUILT}
+
+
+def _comparison(paired: Paired) -> dict[str, Any]:
+    return {
+        "n": paired.n,
+        **paired._asdict(),
+        "points": round(paired.points, 4),
+        "ci95": [round(end, 4) for end in paired.interval()],
+        "p": float(f"{paired.p_value:.6g}"),
+        "verdict": paired.verdict,
+    }
+
+
+def _iterations(params: Params, comparisons: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Iteration -> its gain over the one before, for the iterations that are built."""
+    steps, found = params.report.iterations, {}
+    for before, name in itertools.pairwise(steps):
+        row = comparisons[comparison_key(before, name)]
+        if "points" in row:
+            saturated = row["points"] < params.report.saturated_below
+            found[name] = {"from": before, "gain_points": row["points"], "ci95": row["ci95"], "saturated": saturated}
+    return found
+
+
+def _funnel(duck: Duck, params: Params, missing: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """One entry per run that is built: rows of its tables, rejects by reason, verdicts."""
+    rows = {(r["table"], r["run"]): r["n"] for r in report_rows(duck, "rows")}
+    outcomes: dict[tuple[str, str, str], dict[str, int]] = {}
+    for r in report_rows(duck, "reasons"):
+        outcomes.setdefault((r["kind"], r["stage"], r["run"]), {})[r["outcome"]] = r["n"]
+
+    def entries() -> Iterator[dict[str, Any]]:
+        for section, name, run in stage_runs(params):
+            if (section, name) not in missing:
+                tables = {t: rows.get((t, name), 0) for t in run.writes if t != "models"}
+                kinds = {k: outcomes.get((k, section, name), {}) for k in ("rejects", "verdicts")}
+                yield {"stage": section, "run": name, "rows": tables} | {k: v for k, v in kinds.items() if v}
+
+    return list(entries())

@@ -1,0 +1,158 @@
+"""The report as one HTML page that needs no network: styles and plots are inside it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from builders.reporting import tables
+from builders.reporting.markup import Markup, escape, inline_svg, interval_bar, table, tag
+from builders.reporting.metrics import DEFINITIONS
+from schemas.params import Params
+
+TITLE = "Pairwright report"
+HEAD = Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
+LONGEST = 2_000
+"""Code points of a text that the page shows."""
+
+CAPTIONS = {
+    "accuracy_by_iteration": "Greedy accuracy with its 95 % interval, and the majority of the k sampled completions.",
+    "logprobs": "Mean summed log-prob of the chosen and the rejected completions during training. Plain DPO may let "
+    "the chosen one fall; the NLL term keeps it up (Iterative RPO, figures 2 to 4).",
+    "validation": "Greedy accuracy on the validation problems during training; the best checkpoint is kept.",
+}
+
+
+class Contents(NamedTuple):
+    """Everything that the page shows. `examples` are rows of `report_examples.sql`."""
+
+    params: Params
+    metrics: dict[str, Any]
+    costs: dict[str, Any]
+    plots: dict[str, str]
+    examples: list[dict[str, Any]]
+
+
+def render(contents: Contents) -> str:
+    """The page. Sections without content are left out; what is not built is named."""
+    metrics = contents.metrics
+    sections = {
+        "Models": _models(contents.params, metrics["models"]),
+        "Iterations": tables.iteration_table(contents.params, metrics),
+        "Comparisons": tables.comparison_table(metrics["comparisons"]),
+        "Plots": _plots(contents.plots),
+        "Accuracy by level": tables.level_table(metrics["models"]),
+        "Likelihood": tables.likelihood_table(metrics["likelihood"]),
+        "Funnel": tables.funnel_table(metrics["funnel"]),
+        "Cost": tables.cost_table(contents.costs),
+        "Example pairs": _examples(contents.examples),
+        "Not built": _not_built(metrics["not_built"]),
+        "Params": _params(contents.params),
+        "Definitions": _definitions(),
+    }
+    return _page(_lead(contents.params, metrics), {title: body for title, body in sections.items() if body})
+
+
+def _page(lead: Markup, sections: dict[str, Markup]) -> str:
+    style = Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8"))
+    links = [tag("a", title, href=f"#{_anchor(title)}") for title in sections]
+    body = [tag("section", tag("h2", title), text, id=_anchor(title)) for title, text in sections.items()]
+    head = tag(
+        "head", Markup('<meta charset="utf-8">'), _viewport(), tag("title", "Pairwright report"), tag("style", style)
+    )
+    nav = tag("nav", *links)
+    page = tag("html", head, tag("body", tag("h1", "Pairwright report"), lead, nav, *body), lang="en")
+    return f"<!DOCTYPE html>\n{page}\n"
+
+
+def _viewport() -> Markup:
+    return Markup('<meta name="viewport" content="width=device-width, initial-scale=1">')
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def _lead(params: Params, metrics: dict[str, Any]) -> Markup:
+    """What a reader must know first: how far the iterations came."""
+    steps, models = params.report.iterations, metrics["models"]
+    if not models:
+        return tag("p", "No model is evaluated yet.", class_="lead")
+    total = metrics["comparisons"].get(f"{steps[-1]}-vs-{steps[0]}", {}) if len(steps) > 1 else {}
+    if "points" not in total:
+        return tag("p", f"{len(models)} evaluated models.", class_="lead")
+    first, last = models[steps[0]]["accuracy"], models[steps[-1]]["accuracy"]
+    change = f"{steps[0]} → {steps[-1]}: {tables.percent(first)} → {tables.percent(last)} greedy accuracy, "
+    interval = tables.points(total["points"], total["ci95"])
+    return tag("p", change, interval, f" points on {total['n']:,} problems.", class_="lead")
+
+
+def _models(params: Params, models: dict[str, dict[str, Any]]) -> Markup:
+    if not models:
+        return Markup()
+    ends = [end for m in models.values() for end in m["ci95"]]
+    scale = (min(ends), max(ends))
+    header = ["model", "accuracy", "95 % interval", "", "maj@k", "pass@1", "pass@k", "k", "problems", "no answer",
+              "undecided", "truncated", "tokens"]  # fmt: skip
+    rows = [_model(name, m, scale) for name, m in models.items()]
+    note = tag("p", "Accuracy is greedy. Tokens: mean length of a greedy completion.", class_="note")
+    differing = {m["problems"] for m in models.values()}
+    if len(differing) > 1:
+        runs = ", ".join(sorted(differing))
+        note = Markup(note + tag("p", f"The models were evaluated on different problems: {runs}.", class_="note no"))
+    return Markup(table(header, rows) + note)
+
+
+def _model(name: str, m: dict[str, Any], scale: tuple[float, float]) -> list[object]:
+    (low, high), k = m["ci95"], m["k"]
+    shares = [tables.percent(m.get(key)) for key in (f"maj_{k}", "pass_1", f"pass_{k}")]
+    counts = [f"{m[key]:,}" for key in ("n", "n_no_answer", "n_undecided", "n_truncated")]
+    interval = tag("span", f"{100 * low:.1f} – {100 * high:.1f}", class_="range")
+    bar = interval_bar(m["accuracy"], low, high, scale)
+    strong = tag("strong", tables.percent(m["accuracy"]))
+    return [name, strong, interval, bar, *shares, k or None, *counts, f"{m['mean_tokens']:.0f}"]
+
+
+def _plots(plots: dict[str, str]) -> Markup:
+    figures = (tag("figure", inline_svg(n, svg), tag("figcaption", CAPTIONS[n])) for n, svg in plots.items())
+    return Markup("".join(figures))
+
+
+def _examples(examples: list[dict[str, Any]]) -> Markup:
+    return Markup("".join(_example(row) for row in examples))
+
+
+def _example(row: dict[str, Any]) -> Markup:
+    asked = "\n\n".join(f"[{m['role']}] {m['content']}" for m in row["messages"] or [])
+    if row["prefill"]:
+        asked += f"\n\n[start of the answer] {row['prefill']}"
+    cells = [tag("div", tag("h4", "prompt"), _text(asked), class_="asked")]
+    for side in ("chosen", "rejected"):
+        heading = f"{side} ({row[f'{side}_model'] or 'sample not found'})"
+        cells.append(tag("div", tag("h4", heading), _text(row[side])))
+    title = tag("h3", f"{row['run']} · {row['prompt_id']}")
+    return Markup(title + tag("div", *cells, class_="pair"))
+
+
+def _text(text: str | None) -> Markup:
+    text = text or ""
+    more = len(text) - LONGEST
+    return tag("pre", text[:LONGEST] + (f"\n… {more:,} more characters" if more > 0 else ""))
+
+
+def _not_built(names: list[str]) -> Markup:
+    if not names:
+        return Markup()
+    remedy = tag(
+        "p", "params names these runs, but their tables are not there; ", tag("code", "dvc repro"), " builds them."
+    )
+    return Markup(remedy + tag("ul", *(tag("li", name) for name in names)))
+
+
+def _params(params: Params) -> Markup:
+    given = yaml.safe_dump(params.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+    return tag("details", tag("summary", "The params that this report was made from"), tag("pre", given))
+
+
+def _definitions() -> Markup:
+    return tag("dl", *(escape(tag("dt", term) + tag("dd", text)) for term, text in DEFINITIONS.items()))

@@ -1,0 +1,57 @@
+-- One row per (evaluated run, problem): the verdict on its greedy completion, and what its k sampled ones say.
+-- Greedy completions have temperature 0. An answer that was not found does not vote; ties go to the answer that was
+-- given first; where nothing votes the majority is not correct.
+with answered as (
+    select
+        s.run, s.problem_id, s.sample_id, s.index, s.temperature = 0 as greedy,
+        s.model_fingerprint, s.n_tokens, s.finish_reason,
+        r.verdict, coalesce(p.normalised, p.extracted, '') as prediction
+    from samples as s
+    join evaluated using (run)
+    join predictions as p using (run, sample_id)
+    join rewards as r using (run, sample_id)
+),
+greedy as (
+    select
+        run, problem_id,
+        arg_min(verdict, sample_id) as verdict,
+        arg_min(n_tokens, sample_id) as n_tokens,
+        arg_min(finish_reason, sample_id) as finish_reason,
+        arg_min(model_fingerprint, sample_id) as model_fingerprint
+    from answered
+    where greedy
+    group by all
+),
+sampled as (
+    select run, problem_id, count(*) as k, count(*) filter (where verdict = 'correct') as k_correct
+    from answered
+    where not greedy
+    group by all
+),
+ballots as (
+    select
+        run, problem_id, prediction,
+        count(*) as votes, min(index) as first_index, bool_or(verdict = 'correct') as correct
+    from answered
+    where not greedy and prediction <> ''
+    group by all
+),
+majority as (
+    select run, problem_id, correct
+    from ballots
+    qualify row_number() over (partition by run, problem_id order by votes desc, first_index, prediction) = 1
+),
+levels as (
+    select i.run, p.problem_id, p.level
+    from inputs as i
+    join problems as p on p.run = i.input_run
+    where i."table" = 'samples' and i.slot = 'problems'
+)
+select
+    g.run, g.problem_id, g.verdict, g.verdict = 'correct' as correct, g.n_tokens, g.finish_reason, g.model_fingerprint,
+    l.level, coalesce(s.k, 0) as k, coalesce(s.k_correct, 0) as k_correct, coalesce(m.correct, false) as majority_correct
+from greedy as g
+left join sampled as s using (run, problem_id)
+left join majority as m using (run, problem_id)
+left join levels as l using (run, problem_id)
+order by g.run, g.problem_id
