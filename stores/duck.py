@@ -16,6 +16,10 @@ from schemas import TABLES, arrow_schema
 from stores.parquet import open_part, part_files
 
 BATCH_ROWS = 65_536
+_SQL_TYPES = {
+    pa.string(): "varchar", pa.bool_(): "boolean", pa.int8(): "tinyint", pa.int32(): "integer", pa.int64(): "bigint",
+    pa.float64(): "double",
+}  # fmt: skip
 
 
 class Duck:
@@ -43,18 +47,8 @@ class Duck:
 
         Columns that an older version lacks are null.
         """
-        row_class = TABLES[table]
         parts = [part for directory in directories for part in part_files(directory)]
-        for part in parts:
-            open_part(part, row_class).close()
-        empty = f"{name}_empty"
-        self.con.register(empty, arrow_schema(row_class).empty_table())
-        source = f"select * from {empty}"
-        if parts:
-            files = ", ".join(literal(str(part)) for part in parts)
-            source += f" union all by name select * from read_parquet([{files}], union_by_name = true)"
-            source = source if _lacks_columns(parts, table) else f"select * from read_parquet([{files}])"
-        self.con.execute(f'create or replace view "{name}" as {source}')
+        self.con.execute(f'create or replace view "{name}" as {select_parts(parts, table)}')
 
     def register(self, name: str, table: pa.Table) -> None:
         """An Arrow table as a view."""
@@ -90,9 +84,32 @@ def sql_file(module_file: str, name: str) -> str:
     return (Path(module_file).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def _lacks_columns(parts: Sequence[Path], table: str) -> bool:
-    names = set(arrow_schema(TABLES[table]).names)
-    return any(set(open_part(part, TABLES[table]).schema_arrow.names) != names for part in parts)
+def select_parts(parts: Sequence[Path], table: str) -> str:
+    """A SELECT of a table's columns, in order, from Parquet parts (none: an empty result).
+
+    Columns that an older version lacks are null. Raises ValueError for a corrupt or foreign part.
+    """
+    stored = [set(open_part(part, TABLES[table]).schema_arrow.names) for part in parts]
+    everywhere = set.intersection(*stored) if stored else set()
+    somewhere = set.union(*stored) if stored else set()
+    columns = ", ".join(
+        f'"{field.name}"' if field.name in somewhere else f'null::{sql_type(field.type)} as "{field.name}"'
+        for field in arrow_schema(TABLES[table])
+    )
+    if not parts:
+        return f"select {columns} where false"
+    files = ", ".join(literal(str(part)) for part in parts)
+    by_name = "" if somewhere == everywhere else ", union_by_name = true"
+    return f"select {columns} from read_parquet([{files}]{by_name})"
+
+
+def sql_type(kind: pa.DataType) -> str:
+    """DuckDB's name of an Arrow type. (Registering an empty Arrow table would say it too, and import pandas.)"""
+    if pa.types.is_list(kind):
+        return f"{sql_type(kind.value_type)}[]"
+    if pa.types.is_struct(kind):
+        return "struct(" + ", ".join(f'"{field.name}" {sql_type(field.type)}' for field in kind) + ")"
+    return _SQL_TYPES[kind]
 
 
 @contextlib.contextmanager

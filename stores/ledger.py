@@ -63,9 +63,9 @@ class Ledger:
         """The completions among `keys` that are there."""
         found: dict[str, Completion] = {}
         columns = "key, text, finish_reason, n_tokens, n_prompt_tokens, token_ids"
-        for key, *rest, tokens in self._select(columns, keys):
-            ids = None if tokens is None else tuple(np.frombuffer(tokens, dtype="<i4").tolist())
-            found[key] = Completion(*rest, ids)
+        for key, text, reason, n_tokens, n_prompt_tokens, packed in self._select(columns, keys):
+            ids = None if packed is None else tuple(np.frombuffer(packed, dtype="<i4").tolist())
+            found[key] = Completion(text, reason, n_tokens, n_prompt_tokens, ids)
         return found
 
     def missing(self, keys: Sequence[str]) -> list[str]:
@@ -87,13 +87,12 @@ class Ledger:
         Raises OSError if the disk is full; what was committed before is intact. A key that is already there is an
         error of the program (sqlite3.IntegrityError).
         """
-        rows = [
-            (key, c.text, c.finish_reason, c.n_tokens, c.n_prompt_tokens, _pack(c.token_ids)) for key, c in entries
-        ]
+        rows = [(key, c.text, c.finish_reason, c.n_tokens, c.n_prompt_tokens, _pack(c.token_ids)) for key, c in entries]
         tokens = sum(row[3] for row in rows)
         with _full_disk(self.root), _transaction(self.db):
             batch = self.db.execute(
-                "insert into batches (context, model, finished_at, wall_s, device_s, n, n_tokens) values (?,?,?,?,?,?,?)",
+                "insert into batches (context, model, finished_at, wall_s, device_s, n, n_tokens)"
+                " values (?,?,?,?,?,?,?)",
                 (context, model, time.time(), wall_s, device_s, len(rows), tokens),
             ).lastrowid
             self.db.executemany(
@@ -127,6 +126,7 @@ class Ledger:
         Raises ValueError for a query that SQLite refuses.
         """
         with contextlib.closing(sqlite3.connect(f"file:{self.root / 'ledger.sqlite'}?mode=ro", uri=True)) as db:
+            db.set_authorizer(_only_reads)
             try:
                 cursor = db.execute(query)
                 return [column[0] for column in cursor.description or ()], cursor.fetchall()
@@ -135,6 +135,12 @@ class Ledger:
 
     def close(self) -> None:
         self.db.close()
+
+
+def _only_reads(action: int, *_: object) -> int:
+    """A read-only connection still lets `attach` and `vacuum into` create files."""
+    reads = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
+    return sqlite3.SQLITE_OK if action in reads else sqlite3.SQLITE_DENY
 
 
 def _pack(token_ids: tuple[int, ...] | None) -> bytes | None:

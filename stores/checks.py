@@ -1,0 +1,199 @@
+"""What must hold of every table: schema, order and uniqueness of keys, each row's constraints, references, spans.
+
+Rows are checked by Arrow and by one SQL pass per table, never one by one in Python.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas import SCHEMA_VERSION, TABLES, Row, arrow_schema, column_checks
+from schemas.ids import digest
+from schemas.params import Params, table_runs
+from stores.duck import BATCH_ROWS, Duck, sql_file
+from stores.parquet import open_part
+from stores.paths import run_dir
+from stores.sources import run_sources
+from stores.views import RunFiles, Views
+
+SPANS = {
+    "pairs": {"chosen_end": "chosen_sample_id", "rejected_end": "rejected_sample_id"},
+    "reference_logprobs": {"end": "sample_id"},
+}
+"""Table -> column with the end of a span -> column with the sample that the span is in."""
+
+_RECORD = "pairwright.json"
+
+
+class Violation(NamedTuple):
+    """One row per (run, check) that does not hold: how many rows break it, and one of them."""
+
+    table: str
+    run: str
+    check: str
+    violations: int
+    example: str
+
+
+def check_tables(params: Params, files: Sequence[RunFiles]) -> Iterator[Violation]:
+    """Violations of the built runs; a run that cannot be read is reported and left out of the other checks."""
+    readable = []
+    for run in files:
+        if run.parts:
+            found = list(_file_violations(run))
+            yield from found
+            readable += [] if any(v.check == "readable" for v in found) else [run]
+    with Duck() as duck:
+        Views(duck, params, readable).provide_rest()
+        for table in dict.fromkeys(run.table for run in readable):
+            try:
+                yield from _row_violations(duck, table)
+                yield from _reference_violations(duck, params, table)
+                yield from _span_violations(duck, table)
+            except ValueError as error:
+                yield Violation(table, "", "readable", 1, str(error))
+
+
+def _file_violations(run: RunFiles) -> Iterator[Violation]:
+    row_class = TABLES[run.table]
+    order = _KeyOrder(row_class)
+    for part in run.parts:
+        try:
+            file = open_part(part, row_class)
+            yield from _schema_violations(run, part, file.schema_arrow)
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(row_class.key)):
+                order.add(pa.Table.from_batches([batch]))
+        except (ValueError, OSError, pa.ArrowException) as error:
+            yield Violation(run.table, run.label, "readable", 1, f"{part}: {' '.join(str(error).split())}")
+            return
+    if order.violations:
+        name = "key ascends and is unique" if row_class.unique else "rows are in the order of the key"
+        yield Violation(run.table, run.label, name, order.violations, order.example)
+
+
+def _schema_violations(run: RunFiles, part: Path, stored: pa.Schema) -> Iterator[Violation]:
+    """Columns may be missing (an older version); those that are there are in order and no more nullable than ours."""
+    schema = arrow_schema(TABLES[run.table])
+    expected = [field for field in schema if field.name in stored.names]
+    if list(stored) != expected:
+        wrong = next(str(a) for a, b in zip(stored, expected, strict=True) if a != b)
+        yield Violation(run.table, run.label, "schema", 1, f"{part}: column {wrong}")
+    version = (stored.metadata or {}).get(b"pairwright.schema_version", b"none").decode()
+    if not version.isdecimal() or int(version) > int(SCHEMA_VERSION):
+        yield Violation(
+            run.table, run.label, "schema version", 1, f"{part}: {version}, this program's: {SCHEMA_VERSION}"
+        )
+
+
+class _KeyOrder:
+    """Counts, over a stream of key columns, the rows whose key does not follow the one before."""
+
+    def __init__(self, row_class: type[Row]):
+        self.row_class, self.violations, self.example = row_class, 0, ""
+        self._last: pa.Table | None = None
+
+    def add(self, keys: pa.Table) -> None:
+        joined = pa.concat_tables([self._last, keys]) if self._last is not None else keys
+        if not len(joined):
+            return
+        before, after = joined.slice(0, len(joined) - 1), joined.slice(1)
+        wrong = pc.invert(_follows(before, after, self.row_class))
+        count = pc.sum(wrong).as_py() or 0
+        if count and not self.violations:
+            self.example = str(after.slice(pc.index(wrong, True).as_py(), 1).to_pylist()[0])
+        self.violations += count
+        self._last = joined.slice(len(joined) - 1)
+
+
+def _follows(before: pa.Table, after: pa.Table, row_class: type[Row]) -> pa.ChunkedArray:
+    """Row by row: whether the key ascends (where keys may repeat: does not descend); nulls come last."""
+    follows = pa.chunked_array([pa.repeat(not row_class.unique, len(before))])
+    for name in reversed(row_class.key):
+        a, b = before[name], after[name]
+        less = pc.or_(pc.fill_null(pc.less(a, b), False), pc.and_(pc.is_valid(a), pc.is_null(b)))
+        equal = pc.or_(pc.fill_null(pc.equal(a, b), False), pc.and_(pc.is_null(a), pc.is_null(b)))
+        follows = pc.or_(less, pc.and_(equal, follows))
+    return follows
+
+
+def _row_violations(duck: Duck, table: str) -> Iterator[Violation]:
+    """Every constraint of the row class, all of them in one pass over the table."""
+    row_class, label = TABLES[table], _label(table)
+    checks = column_checks(row_class)
+    example = f'"{row_class.key[0]}"'
+    counts = ", ".join(
+        f"count(*) filter (where not ({predicate})) as count_{i},"
+        f" min({example}::varchar) filter (where not ({predicate})) as example_{i}"
+        for i, predicate in enumerate(checks.values())
+    )
+    if counts:
+        for row in duck.table(f'select {label} as run, {counts} from "{table}" group by all order by run').to_pylist():
+            for i, name in enumerate(checks):
+                if row[f"count_{i}"]:
+                    yield Violation(table, row["run"], name, row[f"count_{i}"], str(row[f"example_{i}"]))
+
+
+def _reference_violations(duck: Duck, params: Params, table: str) -> Iterator[Violation]:
+    """Ids that none of the runs behind a run has."""
+    query = sql_file(__file__, "dangling")
+    for column, target in TABLES[table].references.items():
+        sql = query.format(table=table, column=column, target=target, key=TABLES[target].key[0])
+        for run, count, example in _rows(duck, sql):
+            behind = [s.input_run for s in run_sources(params) if s[:3] == (table, run, target)]
+            name = f"{column} is in {target} ({', '.join(behind) or 'no run behind this one'})"
+            yield Violation(table, run, name, count, example)
+
+
+def _span_violations(duck: Duck, table: str) -> Iterator[Violation]:
+    """Spans that end after their sample's text."""
+    for end, column in SPANS.get(table, {}).items():
+        sql = sql_file(__file__, "overlong").format(table=table, column=column, end=end)
+        for run, count, example in _rows(duck, sql):
+            yield Violation(table, run, f"{end} is inside the text of {column}", count, example)
+
+
+def _rows(duck: Duck, query: str) -> list[tuple]:
+    table = duck.table(query)
+    return list(zip(*(column.to_pylist() for column in table.itercolumns()), strict=True))
+
+
+def _label(table: str) -> str:
+    return "stage || '.' || run" if table == "rejects" else "run"
+
+
+def check_models(params: Params, root: Path, deep: bool) -> Iterator[Violation]:
+    """Model directories whose files are not those of their record; `deep` compares the content too."""
+    for run in table_runs(params, "models"):
+        directory = root / run_dir("models", run)
+        if not directory.is_dir():
+            continue
+        if not (directory / _RECORD).exists():
+            yield Violation("models", run, "has a record", 1, f"{directory / _RECORD} is missing")
+            continue
+        record = json.loads((directory / _RECORD).read_text(encoding="utf-8"))
+        files: dict[str, str] = record["files"]
+        if digest(files) != record["fingerprint"]:
+            yield Violation("models", run, "fingerprint is that of the files", 1, record["fingerprint"])
+        for name, check in (
+            ("files are there", _is_there),
+            *([("files are unchanged", _is_unchanged)] if deep else []),
+        ):
+            wrong = [file for file, sha in files.items() if not check(directory / file, sha)]
+            if wrong:
+                yield Violation("models", run, name, len(wrong), str(directory / wrong[0]))
+
+
+def _is_there(path: Path, _: str) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _is_unchanged(path: Path, sha: str) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha

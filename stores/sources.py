@@ -1,0 +1,72 @@
+"""Where the ids of a run come from: the runs of each other table that lie behind it, found along its inputs."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from schemas.params import Params, references, stage_runs, table_runs
+from schemas.sections import NONE, Section, Slot
+
+_Node = tuple[str, str]
+
+
+class RunSource(NamedTuple):
+    """One row per run behind a run: ids of `input_table` in `run` of `table` are found in `input_run`."""
+
+    table: str
+    run: str
+    input_table: str
+    input_run: str
+
+
+def run_sources(params: Params) -> list[RunSource]:
+    """The nearest runs of every other table behind each run, in a fixed order.
+
+    Inputs are followed breadth first until the table appears: the prompts of a pairs run are those of its samples. A
+    run that a slot names goes before one that merely was written by the same stage; models end the walk, for a model's
+    own training data is no source of ids.
+    """
+    sections = {table: table_runs(params, table) for run_class in _classes(params) for table in run_class.writes}
+    inputs = {(section, name): list(_slots(section, name, run)) for section, name, run in stage_runs(params)}
+    writes = {(section, name): run.writes for section, name, run in stage_runs(params)}
+    return [
+        RunSource(table, node[1], input_table, input_run)
+        for node, tables in writes.items()
+        for input_table, input_runs in _nearest(node, inputs, writes, sections).items()
+        for input_run in input_runs
+        for table in tables
+        if table != input_table
+    ]
+
+
+def _classes(params: Params) -> set[type[Section]]:
+    return {type(run) for _, _, run in stage_runs(params)}
+
+
+def _slots(section: str, name: str, run: Section) -> Iterator[tuple[str, str]]:
+    for ref in references(section, name, run):
+        if isinstance(ref.marker, Slot) and ref.value != NONE:
+            yield ref.marker.table, ref.value
+
+
+def _nearest(
+    start: _Node,
+    inputs: dict[_Node, list[tuple[str, str]]],
+    writes: dict[_Node, tuple[str, ...]],
+    sections: dict[str, dict[str, str]],
+) -> dict[str, list[str]]:
+    """Table -> its nearest runs behind one run; the tables that the run's own stage writes are at distance 0."""
+    found: dict[str, list[str]] = {table: [start[1]] for table in writes[start]}
+    level, seen = [start], {start}
+    while level:
+        named = list(dict.fromkeys(slot for node in level for slot in inputs[node]))
+        level = list(dict.fromkeys((sections[table][run], run) for table, run in named if table != "models"))
+        level = [node for node in level if node not in seen]
+        seen.update(level)
+        beside = [(table, run) for section, run in level for table in writes[section, run]]
+        here: dict[str, list[str]] = {}
+        for table, run in named:
+            here.setdefault(table, []).append(run)
+        for table in sorted({table for table, _ in beside} - set(here)):
+            here[table] = [run for other, run in beside if other == table]
+        found = here | found
+    return found

@@ -1,0 +1,223 @@
+"""`Store.open()`: every table of a checkout, over all runs of its params, for SQL, training and checks."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from schemas import SCHEMA_VERSION, TABLES
+from schemas.ids import digest
+from schemas.params import Params, load_params, table_runs
+from stores.checks import Violation, check_models, check_tables
+from stores.duck import Duck, sql_file
+from stores.paths import ledger_dir, run_dir
+from stores.query import Parameters, Result, run_query
+from stores.views import DERIVED, RunFiles, Views, local_parts, run_files
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TEXTS = {"pair_texts": ("run", "prompt_id", "rank"), "demo_texts": ("run", "prompt_id", "sample_id")}
+"""Joined views that `dataset` gives too, with their order."""
+
+
+_FOUND = ("prompt", "sample", "chosen", "rejected", "prediction", "reward")
+
+
+class RunRow(NamedTuple):
+    """One row per run of a table (`models` included) in params; rows and bytes are None where it is not built."""
+
+    table: str
+    run: str
+    section: str
+    built: bool
+    rows: int | None
+    bytes: int | None
+
+
+class Description(NamedTuple):
+    """What a table or view holds; `columns` are (name, type, meaning), `runs` the table's rows of `Store.runs`."""
+
+    name: str
+    grain: str
+    columns: list[tuple[str, str, str]]
+    runs: list[RunRow]
+    example: dict[str, Any] | None
+
+
+class Store:
+    """The tables of one version, read-only. Which runs there are is what its params say."""
+
+    def __init__(self, params: Params, files: Sequence[RunFiles], root: Path, guard: bool = False):
+        self.params, self.files, self.root, self.guard = params, list(files), root, guard
+        self._views: Views | None = None
+
+    @classmethod
+    def open(cls, root: Path | str = Path(), guard: bool = False) -> "Store":
+        """The store of the checkout at `root`.
+
+        With `guard`, its SQL reads the store and nothing else: it cannot write, attach, install, change settings, or
+        reach other files or the network. Scans of text are about twice as slow then.
+
+        Raises ValueError if `root` has no valid params.yaml.
+        """
+        root = Path(root)
+        params = load_params(root / "params.yaml")
+        return cls(params, run_files(params, local_parts(root)), root, guard)
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._views is not None:
+            self._views.duck.con.close()
+
+    def _connect(self) -> Views:
+        """An in-memory DuckDB; with the guard, locked: its views read through Arrow, DuckDB itself opens nothing."""
+        duck = Duck()
+        duck.execute("set python_enable_replacements = false")
+        duck.execute("set errors_as_json = true")
+        if self.guard:
+            duck.execute("set enable_external_access = false")
+            duck.execute("set lock_configuration = true")
+        return Views(duck, self.params, self.files, self.guard)
+
+    def sql(self, query: str, params: Parameters = None) -> Result:
+        """The answer to one query over the store's views.
+
+        `params` are values for `$name` (a mapping) or `?` (a sequence). Raises ValueError, one line that points at the
+        place, for a query that DuckDB refuses; with the guard, also for anything but one SELECT.
+        """
+        self._views = self._views or self._connect()
+        return run_query(self._views.duck.con, query, params, self._views)
+
+    def dataset(self, table: str, run: str | None = None) -> "Dataset":
+        """A table (or `pair_texts`, `demo_texts`), all runs or one, as a memory-mapped `datasets.Dataset`.
+
+        Its Arrow file lies in `cache/` beside the ledger and may be deleted at any time.
+
+        Raises ValueError for an unknown table or run, or one that is not built.
+        """
+        from datasets import Dataset
+
+        files = self._decisive_files(table, run)
+        where, order = ("where run = ?" if run else ""), ", ".join(TEXTS.get(table, ()))
+        query = f'select * from "{table}" {where} {"order by " + order if order else ""}'
+        path = _cached(query, run, files)
+        if not path.exists():
+            _write_stream(path, self.sql(query, [run] if run else None))
+        return Dataset.from_file(str(path))
+
+    def _decisive_files(self, table: str, run: str | None) -> list[Path]:
+        """All files that decide what `dataset` holds."""
+        if table not in TABLES and table not in TEXTS:
+            raise ValueError(f"no table '{table}'{_near(table, [*TABLES, *TEXTS])}")
+        if run is not None:
+            self._built(table.removesuffix("_texts") + "s" if table in TEXTS else table, run)
+        whole = ("pairs", "demos", "prompts", "samples") if table in TEXTS else (table,)
+        return [
+            part
+            for f in self.files
+            if f.table in whole and (table in TEXTS or run in (None, f.run))
+            for part in f.parts
+        ]
+
+    def _built(self, table: str, run: str) -> None:
+        found = [f for f in self.files if f.table == table and f.run == run]
+        if not found:
+            known = sorted({f.run for f in self.files if f.table == table})
+            raise ValueError(f"no run '{run}' of {table} in params.yaml{_near(run, known)}")
+        if not any(f.parts for f in found):
+            raise ValueError(f"{table} run '{run}' is not built; run `dvc repro`, or restore it with `dvc checkout`")
+
+    def runs(self) -> list[RunRow]:
+        """Every run of every table in params, built or not.
+
+        Raises ValueError for a corrupt or foreign file.
+        """
+        rows = [
+            RunRow(f.table, f.run, f.section, True, f.rows(), f.bytes())
+            if f.parts
+            else RunRow(f.table, f.run, f.section, False, None, None)
+            for f in self.files
+        ]
+        for run, section in table_runs(self.params, "models").items():
+            inside = [p.stat().st_size for p in (self.root / run_dir("models", run)).rglob("*") if p.is_file()]
+            rows.append(RunRow("models", run, section, bool(inside), None, sum(inside) if inside else None))
+        return rows
+
+    def describe(self, table: str) -> Description:
+        """Grain, columns, runs and an example row of a table or view.
+
+        Raises ValueError for an unknown name.
+        """
+        if table not in TABLES and table not in DERIVED:
+            raise ValueError(f"no table or view '{table}'{_near(table, [*TABLES, *DERIVED])}")
+        result = self.sql(f'select * from "{table}" limit 1')
+        meanings = _meanings(table)
+        columns = [(c, t.lower(), meanings.get(c, "")) for c, t in zip(result.columns, result.types, strict=True)]
+        rows = result.fetchall()
+        example = dict(zip(result.columns, rows[0], strict=True)) if rows else None
+        return Description(table, grain(table), columns, [r for r in self.runs() if r.table == table], example)
+
+    def check(self, deep: bool = False) -> list[Violation]:
+        """What is wrong with the built runs: an empty list if nothing is.
+
+        `deep` also hashes the files of model directories.
+        """
+        return [*check_tables(self.params, self.files), *check_models(self.params, self.root, deep)]
+
+    def show(self, identity: str, run: str | None = None) -> str:
+        """A pair for a human, by pair id or prompt id (then all its pairs), in all runs or one.
+
+        Raises ValueError if there is none, saying why where the rejects know.
+        """
+        from stores.show import show
+
+        return show(self, identity, run)
+
+
+def grain(name: str) -> str:
+    """What one row of a table or view is."""
+    if name in TABLES:
+        return (TABLES[name].__doc__ or "").partition("\n")[0]
+    return DERIVED[name] or sql_file(__file__, name).partition("\n")[0].removeprefix("-- ")
+
+
+def _meanings(table: str) -> dict[str, str]:
+    """Column -> its field's description, of the table itself or, for a view, of the first table that has it."""
+    classes = [TABLES[table]] if table in TABLES else list(TABLES.values())
+    found = {"run": "run of params", "stage": "stage that dropped it", "pair_id": "hash of prompt, samples and spans"}
+    found |= {f"{what}_run": f"run of params that the {what} was found in" for what in _FOUND}
+    for row_class in classes:
+        for name, info in row_class.model_fields.items():
+            found.setdefault(name, info.description or "")
+    return found
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean '{close[0]}'?)" if close else f" (have {', '.join(known) or 'none'})"
+
+
+def _cached(query: str, run: str | None, files: Sequence[Path]) -> Path:
+    """Where the Arrow file of a query over these files lies: its name changes when any of them does."""
+    stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return ledger_dir() / "cache" / f"{digest([SCHEMA_VERSION, query, run, stats], 32)}.arrow"
+
+
+def _write_stream(path: Path, result: Result) -> None:
+    """Writes an Arrow stream under its final name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    try:
+        reader = result.batches()
+        with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_stream(file, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

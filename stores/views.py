@@ -1,0 +1,184 @@
+"""The store's SQL views: one per table over all runs of params, the graph of runs, and the joined views of `sql/`."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from schemas import TABLES, arrow_schema
+from schemas.params import Params, run_inputs, stage_runs, table_runs
+from stores.duck import Duck, literal, select_parts, sql_file
+from stores.parquet import open_part
+from stores.paths import rejects_dir, run_dir
+from stores.sources import run_sources
+
+JOINED = ("demo_texts", "pair_texts", "lineage", "funnel")
+"""Views of `sql/`, each a SELECT over the tables and the views of literal rows."""
+
+DERIVED = {
+    "runs": "One row per built run of a table, with its rows and bytes.",
+    "params": "One row per setting of a run in params.yaml; nested keys are dotted.",
+    "run_inputs": "One row per edge between runs: `run` of `table` was made from `input_run` of `input_table`.",
+    "run_sources": "One row per run behind a run: ids of `input_table` in `run` of `table` are found in `input_run`.",
+} | dict.fromkeys(JOINED, "")
+"""View that is no table -> its grain (of `sql/`: the file's first line)."""
+
+PAIR_ID = """left(sha256('["' || prompt_id || '","' || chosen_sample_id || '",' || chosen_start || ',' || chosen_end
+  || ',"' || rejected_sample_id || '",' || rejected_start || ',' || rejected_end || ']'), 16)"""
+"""`schemas.ids.digest` of [prompt id, chosen sample id, start, end, rejected sample id, start, end], in SQL."""
+
+PartsOf = Callable[[Path], Sequence[Path]]
+"""The local Parquet files of a run's directory (relative to the project); none: the run is not there."""
+
+
+class RunFiles(NamedTuple):
+    """One row per run of a table in params, with its local Parquet files (none: not built)."""
+
+    table: str
+    run: str
+    section: str
+    parts: tuple[Path, ...]
+
+    @property
+    def label(self) -> str:
+        """The run's name; runs of rejects are named with their stage."""
+        return f"{self.section}.{self.run}" if self.table == "rejects" else self.run
+
+    def rows(self) -> int:
+        """Raises ValueError for a corrupt or foreign file."""
+        return sum(open_part(part, TABLES[self.table]).metadata.num_rows for part in self.parts)
+
+    def bytes(self) -> int:
+        return sum(part.stat().st_size for part in self.parts)
+
+
+def local_parts(root: Path) -> PartsOf:
+    """The files that lie in a checkout."""
+    return lambda directory: sorted((root / directory).glob("part-*.parquet"))
+
+
+def run_files(params: Params, parts_of: PartsOf) -> list[RunFiles]:
+    """Every run of every table in params, whether it is built or not. What else lies in the directories is ignored."""
+    runs = [
+        (table, run, section, run_dir(table, run))
+        for table in TABLES
+        if table != "rejects"
+        for run, section in table_runs(params, table).items()
+    ]
+    runs += [("rejects", run, section, rejects_dir(section, run)) for section, run, _ in stage_runs(params)]
+    return [RunFiles(table, run, section, tuple(parts_of(path))) for table, run, section, path in runs]
+
+
+class Views:
+    """The store's views in one DuckDB, made when a query names them: binding a view opens its files.
+
+    `guard` reads through Arrow data sets, so that no SQL needs to open files itself.
+    """
+
+    def __init__(self, duck: Duck, params: Params, files: Sequence[RunFiles], guard: bool = False):
+        self.duck, self.params, self.files, self.guard = duck, params, files, guard
+        self._missing = {*TABLES, *DERIVED}
+
+    def provide(self, query: str) -> None:
+        """Makes the views that a query's text names; all of them if it names none (`show tables`).
+
+        Raises ValueError for a corrupt or foreign file.
+        """
+        words = set(re.findall(r"\w+", query.lower()))
+        for name in (*TABLES, *DERIVED):
+            if name in words or not words & {*TABLES, *DERIVED}:
+                self._make(name)
+
+    def provide_rest(self) -> bool:
+        """Makes the views that are still missing; whether there were any. A query can put a name together."""
+        missing = sorted(self._missing)
+        for name in missing:
+            self._make(name)
+        return bool(missing)
+
+    def _make(self, name: str) -> None:
+        if name not in self._missing:
+            return
+        if name in TABLES:
+            _table_view(self.duck, name, [f for f in self.files if f.table == name and f.parts], self.guard)
+        elif name in JOINED:
+            query = sql_file(__file__, name)
+            self.provide(query)
+            self.duck.execute(f"create view {name} as {query}")
+        else:
+            _rows_view(self.duck, name, *self._literal_rows(name))
+        self._missing.discard(name)
+
+    def _literal_rows(self, name: str) -> tuple[dict[str, str], Iterable[Sequence[Any]]]:
+        edge = dict.fromkeys(("table", "run", "input_table", "input_run"), "varchar")
+        match name:
+            case "run_inputs":
+                return dict.fromkeys(("table", "run", "slot", "input_table", "input_run"), "varchar"), run_inputs(
+                    self.params
+                )
+            case "run_sources":
+                return edge, run_sources(self.params)
+            case "params":
+                return dict.fromkeys(("section", "run", "key", "value"), "varchar"), params_rows(self.params)
+        kinds = {"table": "varchar", "run": "varchar", "section": "varchar", "rows": "bigint", "bytes": "bigint"}
+        return kinds, [(f.table, f.run, f.section, f.rows(), f.bytes()) for f in self.files if f.parts]
+
+
+def params_rows(params: Params) -> Iterable[tuple[str, str, str, str | None]]:
+    """(section, run, dotted key, value) of every setting of every run."""
+    for section, name, run in stage_runs(params):
+        for key, value in _settings("", run):
+            yield section, name, key, None if value is None else str(value)
+
+
+def _settings(prefix: str, block: BaseModel) -> Iterable[tuple[str, Any]]:
+    for key in type(block).model_fields:
+        value = getattr(block, key)
+        if isinstance(value, BaseModel):
+            yield from _settings(f"{prefix}{key}.", value)
+        else:
+            yield prefix + key, value
+
+
+def _table_view(duck: Duck, table: str, runs: Sequence[RunFiles], guard: bool) -> None:
+    first = f"{PAIR_ID} as pair_id, " if table == "pairs" else ""
+    stage = ", null::varchar as stage" if table == "rejects" else ""
+    branches = [f"select {first}*, null::varchar as run{stage} from ({select_parts([], table)})"]
+    if runs:
+        branches = [_branch(duck, table, run, first, guard) for run in runs]
+    duck.execute(f'create view "{table}" as ' + " union all ".join(branches))
+
+
+def _branch(duck: Duck, table: str, run: RunFiles, first: str, guard: bool) -> str:
+    stage = f", {literal(run.section)} as stage" if table == "rejects" else ""
+    source = _dataset(duck, run) if guard else f"({select_parts(run.parts, table)})"
+    return f"select {first}*, {literal(run.run)} as run{stage} from {source}"
+
+
+def _dataset(duck: Duck, run: RunFiles) -> str:
+    """Registers a run as an Arrow data set (columns that an older version lacks are null); returns its SQL name."""
+    import pyarrow.dataset as pads
+
+    for part in run.parts:
+        open_part(part, TABLES[run.table])
+    name = f"{run.table}@{run.label}"
+    files = [str(part) for part in run.parts]
+    duck.con.register(name, pads.dataset(files, schema=arrow_schema(TABLES[run.table]), format="parquet"))
+    return f'"{name}"'
+
+
+def _rows_view(duck: Duck, name: str, columns: dict[str, str], rows: Iterable[Sequence[Any]]) -> None:
+    """A view of literal rows."""
+    values = ", ".join("(" + ", ".join(_value(v) for v in row) + ")" for row in rows)
+    names = ", ".join(f'"{column}"' for column in columns)
+    nulls = ", ".join(f'null::{kind} as "{column}"' for column, kind in columns.items())
+    rest = f" union all select * from (values {values}) as given({names})" if values else ""
+    duck.execute(f"create view {name} as select {nulls} where false{rest}")
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "null"
+    return literal(value) if isinstance(value, str) else str(value)
