@@ -1,6 +1,7 @@
 """A small workspace for the tests of the report: random answers, pairs with log-probs, two training runs."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def put(root: Path, run: str, row_class: type[Row], rows: list[Any]) -> None:
     write_table(run_dir(row_class.table, run, root), row_class, [rows_to_table(row_class, rows)])
 
 
-def judged(root: Path, run: str, answers: list[tuple[Sample, str | None, str]]) -> None:
+def judged(root: Path, run: str, answers: Sequence[tuple[Sample, str | None, str]]) -> None:
     """Writes samples, predictions and rewards of a run from (sample, answer, verdict)."""
     reward: dict[str, float | None] = {"correct": 1.0, "undecided": None}
     put(root, run, Sample, [s for s, _, _ in answers])

@@ -202,6 +202,7 @@ def test_generation_costs_come_from_the_ledger(built: dict[str, Any]) -> None:
     costs = json.loads(Path("data/report/costs.json").read_text())
     generation = {"batches": 1, "completions": 1, "tokens": 11, "wall_s": 2.0, "device_s": 1.0}
     assert costs["runs"] == {"samples": {"own": {"generation": generation}}}
+    assert costs["total"]["generation"] == generation
 
 
 def test_csv_files_for_dvc_plots(shown: Shown) -> None:
@@ -220,6 +221,7 @@ def test_the_page_needs_no_network_and_escapes_model_output(shown: Shown) -> Non
     assert not re.findall(r"https?:|//[a-z]|@import|<link|<script|<iframe|<img|\burl\((?!#)", without_examples)
     assert "<script" not in page
     assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;" in page
+    assert "&lt;dt" not in page, "our own markup is not escaped"
     assert page.count("<svg") >= len(PLOTS)
     assert "evaluate.m2" in page
 
@@ -238,6 +240,21 @@ def test_nothing_built_is_a_report_too(workspace: Path) -> None:
     assert got["models"] == got["iterations"] == got["likelihood"] == {}
     assert len(got["not_built"]) == 14
     assert "No model is evaluated yet" in Path("data/report/report.html").read_text()
+
+
+def test_a_model_without_sampled_completions_has_no_majority(built: dict[str, Any]) -> None:
+    greedy = [(sample(p, "aaaaaaaa", 0, "g", 0.0), "7", "correct") for p in PROBLEMS]
+    judged(Path(), "m1", greedy)
+    m1 = metrics()["models"]["m1"]
+    assert (m1["accuracy"], m1["k"]) == (1.0, 0)
+    assert not [name for name in m1 if name.startswith(("maj_", "pass_"))]
+
+
+def test_models_of_different_problems_are_not_compared(built: dict[str, Any]) -> None:
+    judged(Path(), "m1", [(sample("f" * 16, "aaaaaaaa", 0, "g", 0.0), "7", "correct")])
+    got = metrics()
+    assert got["orders"]["m1-vs-m0"] == "no problems in common"
+    assert got["iterations"] == {}
 
 
 def test_empty_params_are_a_report_too(workspace: Path) -> None:

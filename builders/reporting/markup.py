@@ -19,10 +19,15 @@ def escape(value: object) -> Markup:
     return Markup("–" if value is None else html.escape(str(value)))
 
 
+def fragment(*content: object) -> Markup:
+    """Several values one after the other. (`+` would make a plain string, which is escaped.)"""
+    return Markup("".join(map(escape, content)))
+
+
 def tag(name: str, *content: object, **attributes: str) -> Markup:
     """An element. Attribute names take `_` for `-` and a trailing `_` where Python reserves the word."""
     given = "".join(f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for key, value in attributes.items())
-    return Markup(f"<{name}{given}>{''.join(map(escape, content))}</{name}>")
+    return Markup(f"<{name}{given}>{fragment(*content)}</{name}>")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int = 1) -> Markup:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from builders.reporting.statistics import Paired, wilson
-from builders.reporting.views import register_strings, report_rows, report_sql
+from builders.reporting.views import report_rows, report_sql, strings
 from schemas.params import Params, stage_runs
 from stores.duck import Duck
 
@@ -106,9 +106,9 @@ def _compared(params: Params) -> list[tuple[str, str]]:
 
 def _comparisons(duck: Duck, params: Params) -> dict[str, dict[str, Any]]:
     wanted = _compared(params)
-    register_strings(duck, "compared", ["baseline", "candidate"], wanted)
+    strings(duck, "compared", ["baseline", "candidate"], wanted)
     counted = {(row.pop("baseline"), row.pop("candidate")): Paired(**row) for row in report_rows(duck, "comparisons")}
-    built = {run for (run,) in duck.con.sql("select distinct run from outcomes").fetchall()}
+    built = {run for (run,) in duck.con.sql("select run from evaluated").fetchall()}
     return {
         comparison_key(*pair): {"baseline": pair[0], "candidate": pair[1]}
         | (_comparison(counted[pair]) if pair in counted else _incomparable(built.issuperset(pair)))
@@ -144,7 +144,7 @@ def _iterations(params: Params, comparisons: dict[str, dict[str, Any]]) -> dict[
 
 def _funnel(duck: Duck, params: Params, missing: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """One entry per run that is built: rows of its tables, rejects by reason, verdicts."""
-    rows = {(r["table"], r["run"]): r["n"] for r in report_rows(duck, "rows")}
+    rows = {(table, run): n for table, run, n in duck.con.sql('select "table", run, rows from runs').fetchall()}
     outcomes: dict[tuple[str, str, str], dict[str, int]] = {}
     for r in report_rows(duck, "reasons"):
         outcomes.setdefault((r["kind"], r["stage"], r["run"]), {})[r["outcome"]] = r["n"]

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from builders.reporting import tables
-from builders.reporting.markup import Markup, escape, inline_svg, interval_bar, table, tag
-from builders.reporting.metrics import DEFINITIONS
+from builders.reporting.markup import Markup, fragment, inline_svg, interval_bar, table, tag
+from builders.reporting.metrics import DEFINITIONS, comparison_key
 from schemas.params import Params
 
 TITLE = "Pairwright report"
@@ -37,7 +37,7 @@ def render(contents: Contents) -> str:
     """The page. Sections without content are left out; what is not built is named."""
     metrics = contents.metrics
     sections = {
-        "Models": _models(contents.params, metrics["models"]),
+        "Models": _models(metrics["models"]),
         "Iterations": tables.iteration_table(contents.params, metrics),
         "Comparisons": tables.comparison_table(metrics["comparisons"]),
         "Plots": _plots(contents.plots),
@@ -78,7 +78,7 @@ def _lead(params: Params, metrics: dict[str, Any]) -> Markup:
     steps, models = params.report.iterations, metrics["models"]
     if not models:
         return tag("p", "No model is evaluated yet.", class_="lead")
-    total = metrics["comparisons"].get(f"{steps[-1]}-vs-{steps[0]}", {}) if len(steps) > 1 else {}
+    total = metrics["comparisons"].get(comparison_key(steps[0], steps[-1]), {}) if len(steps) > 1 else {}
     if "points" not in total:
         return tag("p", f"{len(models)} evaluated models.", class_="lead")
     first, last = models[steps[0]]["accuracy"], models[steps[-1]]["accuracy"]
@@ -87,20 +87,23 @@ def _lead(params: Params, metrics: dict[str, Any]) -> Markup:
     return tag("p", change, interval, f" points on {total['n']:,} problems.", class_="lead")
 
 
-def _models(params: Params, models: dict[str, dict[str, Any]]) -> Markup:
+def _models(models: dict[str, dict[str, Any]]) -> Markup:
     if not models:
         return Markup()
     ends = [end for m in models.values() for end in m["ci95"]]
     scale = (min(ends), max(ends))
-    header = ["model", "accuracy", "95 % interval", "", "maj@k", "pass@1", "pass@k", "k", "problems", "no answer",
+    sizes = {m["k"] for m in models.values() if m["k"]}
+    k = str(*sizes) if len(sizes) == 1 else "k"
+    header = ["model", "accuracy", "95 % interval", "", f"maj@{k}", "pass@1", f"pass@{k}", "problems", "no answer",
               "undecided", "truncated", "tokens"]  # fmt: skip
     rows = [_model(name, m, scale) for name, m in models.items()]
-    note = tag("p", "Accuracy is greedy. Tokens: mean length of a greedy completion.", class_="note")
-    differing = {m["problems"] for m in models.values()}
-    if len(differing) > 1:
-        runs = ", ".join(sorted(differing))
-        note = Markup(note + tag("p", f"The models were evaluated on different problems: {runs}.", class_="note no"))
-    return Markup(table(header, rows) + note)
+    note = "Accuracy is greedy; tokens: mean length of a greedy completion."
+    if len(sizes) > 1:
+        note += " k: " + ", ".join(f"{name} {m['k']}" for name, m in models.items()) + "."
+    problems = sorted({m["problems"] for m in models.values()})
+    if len(problems) > 1:
+        note += f" The models were evaluated on different problems: {', '.join(problems)}."
+    return fragment(table(header, rows), tag("p", note, class_="note"))
 
 
 def _model(name: str, m: dict[str, Any], scale: tuple[float, float]) -> list[object]:
@@ -110,16 +113,19 @@ def _model(name: str, m: dict[str, Any], scale: tuple[float, float]) -> list[obj
     interval = tag("span", f"{100 * low:.1f} – {100 * high:.1f}", class_="range")
     bar = interval_bar(m["accuracy"], low, high, scale)
     strong = tag("strong", tables.percent(m["accuracy"]))
-    return [name, strong, interval, bar, *shares, k or None, *counts, f"{m['mean_tokens']:.0f}"]
+    return [name, strong, interval, bar, *shares, *counts, f"{m['mean_tokens']:.0f}"]
 
 
 def _plots(plots: dict[str, str]) -> Markup:
-    figures = (tag("figure", inline_svg(n, svg), tag("figcaption", CAPTIONS[n])) for n, svg in plots.items())
-    return Markup("".join(figures))
+    figures = [
+        tag("figure", inline_svg(name, svg), tag("figcaption", CAPTIONS[name]), class_=name)
+        for name, svg in plots.items()
+    ]
+    return tag("div", *figures, class_="plots") if plots else Markup()
 
 
 def _examples(examples: list[dict[str, Any]]) -> Markup:
-    return Markup("".join(_example(row) for row in examples))
+    return fragment(*(_example(row) for row in examples))
 
 
 def _example(row: dict[str, Any]) -> Markup:
@@ -131,7 +137,7 @@ def _example(row: dict[str, Any]) -> Markup:
         heading = f"{side} ({row[f'{side}_model'] or 'sample not found'})"
         cells.append(tag("div", tag("h4", heading), _text(row[side])))
     title = tag("h3", f"{row['run']} · {row['prompt_id']}")
-    return Markup(title + tag("div", *cells, class_="pair"))
+    return fragment(title, tag("div", *cells, class_="pair"))
 
 
 def _text(text: str | None) -> Markup:
@@ -146,7 +152,7 @@ def _not_built(names: list[str]) -> Markup:
     remedy = tag(
         "p", "params names these runs, but their tables are not there; ", tag("code", "dvc repro"), " builds them."
     )
-    return Markup(remedy + tag("ul", *(tag("li", name) for name in names)))
+    return fragment(remedy, tag("ul", *(tag("li", name) for name in names)))
 
 
 def _params(params: Params) -> Markup:
@@ -155,4 +161,4 @@ def _params(params: Params) -> Markup:
 
 
 def _definitions() -> Markup:
-    return tag("dl", *(escape(tag("dt", term) + tag("dd", text)) for term, text in DEFINITIONS.items()))
+    return tag("dl", *(fragment(tag("dt", term), tag("dd", text)) for term, text in DEFINITIONS.items()))

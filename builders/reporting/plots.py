@@ -60,12 +60,12 @@ def draw(iterations: list[dict[str, Any]], steps: Steps) -> dict[str, str]:
 def _draw(iterations: list[dict[str, Any]], steps: Steps) -> Iterator[tuple[str, str]]:
     if iterations:
         yield "accuracy_by_iteration", _accuracy_by_iteration(iterations)
-    scored = {run: rows for run, rows in steps.items() if _known(rows, "chosen_logprob")}
-    if scored:
-        yield "logprobs", _logprobs(scored)
     validated = {run: rows for run, rows in steps.items() if _known(rows, "validation_accuracy")}
     if validated:
         yield "validation", _validation(validated)
+    scored = {run: rows for run, rows in steps.items() if _known(rows, "chosen_logprob")}
+    if scored:
+        yield "logprobs", _logprobs(scored)
 
 
 def _known(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:

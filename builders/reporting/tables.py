@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from builders.reporting.markup import Markup, table, tag
+from builders.reporting.markup import Markup, fragment, table, tag
 from schemas.params import Params
 
 EMPTY = Markup()
@@ -16,7 +16,7 @@ def percent(share: float | None) -> str | None:
 def points(value: float, interval: list[float]) -> Markup:
     """A difference in points with its interval."""
     ends = f" [{interval[0]:+.1f}, {interval[1]:+.1f}]"
-    return Markup(tag("strong", f"{value:+.1f}") + tag("span", ends, class_="range"))
+    return fragment(tag("strong", f"{value:+.1f}"), tag("span", ends, class_="range"))
 
 
 def iteration_table(params: Params, metrics: dict[str, Any]) -> Markup:
@@ -28,20 +28,35 @@ def iteration_table(params: Params, metrics: dict[str, Any]) -> Markup:
         for name, row in metrics["iterations"].items()
     ]
     limit = f"An iteration has saturated when it gains less than {params.report.saturated_below:g} points."
-    return Markup(table(["iteration", "from", "gain in points", "saturated"], rows, 2) + tag("p", limit, class_="note"))
+    return fragment(
+        table(["iteration", "from", "gain in points", "saturated"], rows, 2), tag("p", limit, class_="note")
+    )
 
 
 def comparison_table(comparisons: dict[str, dict[str, Any]]) -> Markup:
     """Does each expected order hold: is the candidate better than the baseline, problem by problem?"""
     header = ["expected", "verdict", "difference in points", "fixed", "broken", "both right", "both wrong", "p"]
     rows = [_comparison(row) for row in comparisons.values()]
-    return table(header, rows, 2) if rows else EMPTY
+    return fragment(_orders(comparisons), table(header, rows, 2)) if rows else EMPTY
+
+
+def _orders(comparisons: dict[str, dict[str, Any]]) -> Markup:
+    """One sentence: how many of the expected orders hold, and which do not."""
+    found: dict[str, list[str]] = {}
+    for row in comparisons.values():
+        found.setdefault(row["verdict"], []).append(_expected(row))
+    holding = f"{len(found.pop('holds', []))} of {len(comparisons)} expected orders hold"
+    rest = "".join(f"; {verdict}: {', '.join(orders)}" for verdict, orders in found.items())
+    return tag("p", holding + rest + ".")
+
+
+def _expected(row: dict[str, Any]) -> str:
+    return f"{row['candidate']} > {row['baseline']}"
 
 
 def _comparison(row: dict[str, Any]) -> list[object]:
     kind = {"holds": "yes", "does not hold": "no"}.get(row["verdict"], "range")
-    expected = f"{row['candidate']} > {row['baseline']}"
-    start: list[object] = [expected, tag("span", row["verdict"], class_=kind)]
+    start: list[object] = [_expected(row), tag("span", row["verdict"], class_=kind)]
     if "points" not in row:
         return [*start, *[None] * 6]
     counts = [f"{row[name]:,}" for name in ("fixed", "broken", "both_right", "both_wrong")]
@@ -69,8 +84,8 @@ def likelihood_table(likelihood: dict[str, dict[str, Any]]) -> Markup:
     """How well the reference model's log-probs separate chosen from rejected."""
     if not likelihood:
         return EMPTY
-    header = ["reference run", "pairs", "AUROC (sum)", "AUROC (per token)", "pairs ordered (sum)",
-              "pairs ordered (per token)", "mean log-prob chosen", "rejected"]  # fmt: skip
+    header = ["reference run", "pairs", "AUROC: sum", "per token", "pairs ordered: sum", "per token",
+              "mean log-prob: chosen", "rejected"]  # fmt: skip
     rows = [
         [run, f"{r['n_pairs']:,}", f"{r['auroc']:.3f}", f"{r['auroc_per_token']:.3f}", percent(r["pairs_ordered"]),
          percent(r["pairs_ordered_per_token"]), f"{r['chosen_logprob']:.2f}", f"{r['rejected_logprob']:.2f}"]
@@ -98,21 +113,22 @@ def cost_table(costs: dict[str, Any]) -> Markup:
     """Seconds and tokens of each run."""
     if not costs["runs"]:
         return EMPTY
-    header = ["stage", "run", "wall", "CPU", "device", "tokens", "generation: wall", "device", "tokens"]
+    header = ["stage", "run", "wall", "CPU", "device", "tokens", "generating"]
     rows = [_cost(s, name, cost) for s, runs in costs["runs"].items() for name, cost in runs.items()]
     rows.append(_cost("total", "", costs["total"]))
     text = (
-        "Wall, CPU and device time of the last execution in this workspace; generation is what the ledger holds for "
-        "the run's settings, whenever and by whichever run it was generated."
+        "Wall and CPU time are those of the run's last execution in this workspace. Generating: wall time of the "
+        "ledger's batches of the run's settings, whenever and for whichever run they were made; the total counts each "
+        "setting once. Tokens are generated or trained on."
     )
-    return Markup(table(header, rows, 2) + tag("p", text, class_="note"))
+    return fragment(table(header, rows, 2), tag("p", text, class_="note"))
 
 
 def _cost(section: str, run: str, cost: dict[str, Any]) -> list[object]:
     generation = cost.get("generation", {})
-    executed = [*(_seconds(cost.get(name)) for name in ("wall_s", "cpu_s", "device_s")), _tokens(cost.get("tokens"))]
-    generated = [*(_seconds(generation.get(n)) for n in ("wall_s", "device_s")), _tokens(generation.get("tokens"))]
-    return [section, run, *executed, *generated]
+    spent = generation | {"wall_s": None} | cost
+    seconds = [_seconds(spent.get(name)) for name in ("wall_s", "cpu_s", "device_s")]
+    return [section, run, *seconds, _tokens(spent.get("tokens")), _seconds(generation.get("wall_s"))]
 
 
 def _seconds(value: float | None) -> str | None:

@@ -6,28 +6,28 @@ with shown as (
     where rank = 0
     qualify row_number() over (partition by run order by prompt_id) <= $per_run
 ),
-inputs_of as (
-    select run, input_run from inputs where "table" = 'pairs' and input_table = 'samples'
-),
 texts as (
     select i.run, s.sample_id, any_value(s.text) as text, any_value(s.model) as model
-    from inputs_of as i
+    from run_sources as i
     join samples as s on s.run = i.input_run
-    where s.sample_id in (select chosen_sample_id from shown union all select rejected_sample_id from shown)
+    where
+        i."table" = 'pairs' and i.input_table = 'samples'
+        and s.sample_id in (select chosen_sample_id from shown union all select rejected_sample_id from shown)
     group by i.run, s.sample_id
 ),
 asked as (
-    select prompt_id, any_value(messages) as messages, any_value(prefill) as prefill
-    from prompts
-    where prompt_id in (select prompt_id from shown)
-    group by prompt_id
+    select i.run, q.prompt_id, any_value(q.messages) as messages, any_value(q.prefill) as prefill
+    from run_sources as i
+    join prompts as q on q.run = i.input_run
+    where i."table" = 'pairs' and i.input_table = 'prompts' and q.prompt_id in (select prompt_id from shown)
+    group by i.run, q.prompt_id
 )
 select
     p.run, p.prompt_id, a.messages, a.prefill,
     c.model as chosen_model, substr(c.text, p.chosen_start + 1, p.chosen_end - p.chosen_start) as chosen, p.chosen_eos,
     r.model as rejected_model, substr(r.text, p.rejected_start + 1, p.rejected_end - p.rejected_start) as rejected, p.rejected_eos
 from shown as p
-left join asked as a using (prompt_id)
+left join asked as a using (run, prompt_id)
 left join texts as c on c.run = p.run and c.sample_id = p.chosen_sample_id
 left join texts as r on r.run = p.run and r.sample_id = p.rejected_sample_id
 order by p.run, p.prompt_id

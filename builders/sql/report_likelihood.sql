@@ -2,7 +2,7 @@
 -- A span counts once per side, however many pairs it is in. AUROC is the Mann-Whitney statistic with mid-ranks.
 with scored_pairs as (
     select i.run, p.* exclude (run)
-    from inputs as i
+    from run_inputs as i
     join pairs as p on p.run = i.input_run
     where i."table" = 'reference_logprobs' and i.input_table = 'pairs'
 ),

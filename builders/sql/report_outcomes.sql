@@ -43,7 +43,7 @@ majority as (
 ),
 levels as (
     select i.run, p.problem_id, p.level
-    from inputs as i
+    from run_inputs as i
     join problems as p on p.run = i.input_run
     where i."table" = 'samples' and i.slot = 'problems'
 )
