@@ -55,7 +55,9 @@ def fingerprint(directory: Path) -> str:
 def load_model(directory: Path, dtype: str = "float32") -> "PreTrainedModel":
     """The causal language model of a directory, on the CPU, in evaluation mode. Never unpickles."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # our own progress is enough, and stderr need not be a terminal
     trusted = read_record(directory)["provenance"].get("trust_remote_code", False)
     return AutoModelForCausalLM.from_pretrained(
         directory, dtype=dtype, use_safetensors=True, trust_remote_code=trusted, local_files_only=True
@@ -67,7 +69,9 @@ def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     trusted = read_record(directory)["provenance"].get("trust_remote_code", False)
-    return AutoTokenizer.from_pretrained(directory, trust_remote_code=trusted, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trusted, local_files_only=True)
+    assert tokenizer is not None
+    return tokenizer
 
 
 def device() -> str:

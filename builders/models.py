@@ -1,0 +1,177 @@
+"""A model directory: from the Hub, a local path, a configuration that is initialised here, or a script for tests.
+
+Whatever the source, the directory holds safetensors weights, the configuration and the tokenizer, and
+`pairwright.json` with the fingerprint and where it all came from. Nothing is ever unpickled, and no code of a model
+is copied or run unless `trust_remote_code` asks for it.
+"""
+
+import difflib
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builders.hub import commit_hash, download
+from builders.model_files import write_record
+from schemas.sections import NO_FILE, ModelRun
+from stores.paths import run_dir
+from stores.stage import Stage, run_stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+
+SCRIPT = "script.json"
+_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
+_CODE = ("*.py",)
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+_FROM_VOCABULARY = ("vocab_size", "pad_token_id", "eos_token_id", "bos_token_id")
+
+
+def write_script(directory: Path, completions: list[str]) -> dict[str, Any]:
+    """Writes `script.json`, the completions of the `scripted` engine; returns the provenance."""
+    text = json.dumps({"completions": completions}, ensure_ascii=False, indent=1)
+    (directory / SCRIPT).write_text(text + "\n", encoding="utf-8")
+    return {"source": "script"}
+
+
+def copy_model(source: Path, directory: Path, trust_remote_code: bool, where: str) -> None:
+    """Copies the configuration, tokenizer and safetensors of a model directory, and its code only where trusted.
+
+    `where` is the place that an error names. Raises ValueError for a directory that is missing, holds no model, holds
+    only pickled weights, or lacks some of its files.
+    """
+    if not source.is_dir():
+        raise ValueError(f"{where}: no model directory at '{source}'; download one there, or use `hub` and `revision`")
+    patterns = _FILES + (_CODE if trust_remote_code else ())
+    names = sorted({path.name for pattern in patterns for path in source.glob(pattern) if path.is_file()})
+    _check_model(source, names, where)
+    for name in names:
+        shutil.copyfile(source / name, directory / name)
+
+
+def _check_model(source: Path, names: list[str], where: str) -> None:
+    if "config.json" not in names:
+        raise ValueError(f"{where}: '{source}' has no config.json; give the directory that `save_pretrained` wrote")
+    weights = {name for name in names if name.endswith(".safetensors")}
+    if not weights:
+        pickled = sorted(path.name for path in source.iterdir() if path.suffix in _PICKLED)
+        found = f"only {', '.join(pickled)}, and pickled weights are not loaded" if pickled else "no weights"
+        raise ValueError(
+            f"{where}: '{source}' has {found}; save it with `save_pretrained(..., safe_serialization=True)`"
+        )
+    for name in names:
+        if name.endswith(".safetensors.index.json"):
+            listed = json.loads((source / name).read_text("utf-8"))["weight_map"].values()
+            if missing := sorted(set(listed) - weights):
+                raise ValueError(f"{where}: '{source}' lacks {missing[0]}, which {name} lists; download it again")
+    for name in sorted(weights):
+        _check_safetensors(source / name, where)
+
+
+def _check_safetensors(path: Path, where: str) -> None:
+    """Raises ValueError unless the file is whole: an 8-byte length, a header, and as many bytes as the header says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if 8 + length <= size else b""
+    ends = [entry["data_offsets"][1] for name, entry in json.loads(header or b"{}").items() if name != "__metadata__"]
+    if not ends or 8 + length + max(ends) != size:
+        raise ValueError(f"{where}: '{path}' is no whole safetensors file; download it again")
+
+
+def initialise(config: dict[str, Any], texts: Iterable[str], seed: int, directory: Path, where: str) -> dict[str, Any]:
+    """Writes a randomly initialised float32 model and a word-level tokenizer made from `texts`; returns the provenance.
+
+    The same configuration, words and seed give the same bytes. `where` is the place that an error names.
+    Raises ValueError for a model type, a setting or a value that transformers does not know.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    from builders.word_tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer(texts, config.get("max_position_embeddings"))
+    model_config = _model_config(config, tokenizer, where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = AutoModelForCausalLM.from_config(model_config, dtype=torch.float32)
+        except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+            raise ValueError(f"{where}: transformers cannot build this model: {' '.join(str(error).split())}") from None
+    logging.disable_progress_bar()
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return {"source": "config", "config": config, "seed": seed, "parameters": model.num_parameters()}
+
+
+def _model_config(config: dict[str, Any], tokenizer: "PreTrainedTokenizerFast", where: str) -> "PreTrainedConfig":
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    sizes = dict(config)
+    model_type = sizes.pop("model_type", None)
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        hint = _near(str(model_type), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) or "such as 'llama' or 'qwen3'"
+        raise ValueError(f"{where}.model_type: transformers has no causal language model '{model_type}' ({hint})")
+    known = set(AutoConfig.for_model(model_type).to_dict()) | set(type(AutoConfig.for_model(model_type)).attribute_map)
+    for key in sizes:
+        if key in _FROM_VOCABULARY:
+            raise ValueError(f"{where}.{key}: this follows from `vocabulary`; remove it")
+        if key not in known:
+            hint = _near(key, known) or "see the model's configuration class in transformers"
+            raise ValueError(f"{where}.{key}: '{model_type}' has no such setting ({hint})")
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    try:
+        return AutoConfig.for_model(model_type, **sizes, **ids, vocab_size=len(tokenizer), dtype="float32")
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def _near(name: str, known: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean '{near[0]}'?" if near else None
+
+
+def vocabulary_texts(stage: Stage, problems: str) -> list[str]:
+    """Texts whose words a tokenizer made from a problems run knows.
+
+    These are the run's questions and solutions; for generated problems also every word that their generator knows, so
+    that a tokenizer made from one set of them covers all others.
+    """
+    from builders import arithmetic
+
+    asked = stage.read("problems", problems, ["source", "question"])
+    texts = asked["question"].to_pylist() + stage.read("solutions", problems, ["text"])["text"].to_pylist()
+    return texts + (arithmetic.vocabulary() if "arithmetic" in asked["source"].unique().to_pylist() else [])
+
+
+def build(stage: Stage, directory: Path) -> dict[str, Any]:
+    """Fills a model directory as the run's one source says; returns the provenance."""
+    config: ModelRun = stage.config
+    if config.script is not None:
+        return write_script(directory, config.script)
+    if config.config is not None:
+        texts = vocabulary_texts(stage, config.vocabulary)
+        return initialise(config.config, texts, stage.params.seed, directory, "config")
+    if config.hub is not None:
+        revision = commit_hash(config.revision, "revision")
+        patterns = _FILES + (_CODE if config.trust_remote_code else ())
+        snapshot = download(config.hub, "model", revision, patterns, "hub")
+        copy_model(snapshot, directory, config.trust_remote_code, "hub")
+        return {"source": "hub", "hub": config.hub, "revision": revision}
+    assert config.path != NO_FILE
+    copy_model(stage.root / config.path, directory, config.trust_remote_code, "path")
+    return {"source": "path", "path": config.path}
+
+
+def run(stage: Stage) -> None:
+    directory = stage.stage_dir(run_dir("models", stage.name, stage.root))
+    provenance = build(stage, directory)
+    write_record(directory, provenance | {"trust_remote_code": stage.config.trust_remote_code})
+
+
+if __name__ == "__main__":
+    run_stage("models", run)

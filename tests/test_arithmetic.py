@@ -1,0 +1,98 @@
+"""Generated word problems: every chain holds, words are known, streams of different seeds are disjoint."""
+
+import operator
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders.arithmetic import MAX_STEPS, SEED_BUCKETS, WordProblem, generate, vocabulary
+from schemas.ids import digest
+
+EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)")
+SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+
+
+def check_chain(problem: WordProblem) -> None:
+    """Each step computes right, from numbers that the question or an earlier step states; the last is the answer."""
+    equations = EQUATION.findall(problem.chain)
+    assert len(equations) == problem.steps == problem.chain.count(".") == problem.chain.count("=")
+    known = [int(number) for number in re.findall(r"\d+", problem.question)]
+    for a, sign, b, result in equations:
+        assert SIGNS[sign](int(a), int(b)) == int(result)
+        for operand in (int(a), int(b)):
+            assert operand in known, problem
+            known.remove(operand)
+            known += [operand] if operand not in known else []
+        assert 0 <= int(result) <= 999
+        known.append(int(result))
+    assert equations[-1][3] == problem.answer
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**9), low=st.integers(1, MAX_STEPS), more=st.integers(0, 3))
+def test_every_chain_holds(seed: int, low: int, more: int) -> None:
+    problems = generate(seed, (low, min(low + more, MAX_STEPS)), 25)
+    for problem in problems:
+        assert low <= problem.steps <= low + more
+        check_chain(problem)
+
+
+def test_every_number_of_a_question_is_used() -> None:
+    for problem in generate(3, (2, 4), 500):
+        used = [int(number) for equation in EQUATION.findall(problem.chain) for number in (equation[0], equation[2])]
+        for number in re.findall(r"\d+", problem.question):
+            assert int(number) in used, problem
+
+
+def test_default_problems_are_short_and_mostly_below_200() -> None:
+    problems = generate(0, (2, 4), 2_000)
+    assert max(len(problem.question.split()) for problem in problems) <= 45
+    answers = [int(problem.answer) for problem in problems]
+    assert sum(answer <= 200 for answer in answers) / len(answers) > 0.97
+    shares = [sum(problem.steps == n for problem in problems) / len(problems) for n in (2, 3, 4)]
+    assert all(0.28 < share < 0.39 for share in shares), "step counts come in equal shares"
+    kinds = {tuple(equation[1] for equation in EQUATION.findall(problem.chain)) for problem in problems}
+    assert len(kinds) > 40, "orders of operations vary"
+
+
+def test_a_seed_gives_the_same_problems_everywhere() -> None:
+    assert generate(0, (2, 4), 1)[0] == WordProblem(
+        "Leo bakes 8 pies a day for 8 days. Gina bakes 3 pies a day for 2 days."
+        " How many more pies does Leo bake than Gina?",
+        "Leo bakes 8 * 8 = 64. Gina bakes 3 * 2 = 6. That is 64 - 6 = 58 more.",
+        "58",
+        3,
+    )
+    assert digest([list(problem) for problem in generate(7, (1, 6), 300)]) == "a973805dbe435117"
+
+
+def test_windows_of_one_stream_share_nothing() -> None:
+    whole = generate(5, (2, 4), 1_500)
+    assert whole[600:] == generate(5, (2, 4), 900, skip=600)
+    assert len({problem.question for problem in whole}) == len(whole)
+
+
+def test_seeds_of_different_remainder_share_nothing() -> None:
+    streams = [{p.question for p in generate(seed, (1, 1), 400)} for seed in range(SEED_BUCKETS)]
+    assert sum(map(len, streams)) == len(set().union(*streams)) == 400 * SEED_BUCKETS
+
+
+def test_vocabulary_covers_every_seed() -> None:
+    known = set(re.findall(r"[A-Za-z]+|[^\sA-Za-z\d]", " ".join(vocabulary())))
+    for seed in range(3):
+        for problem in generate(seed, (1, 6), 1_000):
+            assert set(re.findall(r"[A-Za-z]+|[^\sA-Za-z\d]", f"{problem.question} {problem.chain}")) <= known
+
+
+@pytest.mark.parametrize("steps", [(0, 2), (3, 2), (2, 9)])
+def test_steps_out_of_range(steps: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"steps: \[.*\] must be \[least, most\] within 1\.\.8"):
+        generate(0, steps, 1)
+
+
+def test_an_exhausted_stream_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builders.arithmetic._PATIENCE", 3)
+    with pytest.raises(ValueError, match=r"only \d+ distinct problems found; lower `limit`"):
+        generate(0, (1, 1), 1_000)

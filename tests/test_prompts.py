@@ -1,0 +1,248 @@
+"""Templates become prompts: literal filling, fixed demonstrations, never the asked problem's own solution."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders.prompts import Demonstration, Template, build, draw, fill, load_template, messages_of, run, shown
+from schemas import Problem, Prompt, Sample
+from schemas.ids import problem_id, prompt_id, sample_id, text_hash
+from schemas.params import Params
+from stores.parquet import read_table, rows_to_table, write_table
+from stores.paths import run_dir
+from stores.stage import execute
+
+PLAIN = Template(style="natural", user="Q: {question}\nA:\n")
+CHOICE = Template(style="natural", user="{question}\n{choices}", prefill="Let us see. ", system="Be brief.")
+
+
+def demonstration(number: int, problem: int | None = None, choices: list[str] | None = None) -> Demonstration:
+    asked = number if problem is None else problem
+    return Demonstration(f"sample {number}", f"problem {asked}", f"question {asked}", choices, f"answer {number}")
+
+
+# --- templates ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["final_answer", "boxed", "question_answer"])
+def test_shipped_templates(name: str) -> None:
+    template, label = load_template(name)
+    assert label.startswith(f"{name}@")
+    assert len(label) == len(name) + 9
+    (message,) = messages_of(template, "What is {choices} of {question}?", None, [], "chat")
+    assert message["content"].count("What is {choices} of {question}?") == 1
+    assert template.style == "natural"
+    assert template.prefill == ""
+
+
+def test_question_answer_text() -> None:
+    template, _ = load_template("question_answer")
+    (message,) = messages_of(template, "How many?", None, [], "text")
+    assert message == {"role": "user", "content": "Question: How many?\nAnswer:\n"}
+
+
+def test_boxed_keeps_other_braces() -> None:
+    template, _ = load_template("boxed")
+    assert r"\boxed{}" in messages_of(template, "$1$?", None, [], "chat")[0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("style: natural\nuser: hello", "template: x.yaml asks nothing: `user` needs {question}"),
+        ("style: natural\nuser: '{question}'\nprefil: a", "template: x.yaml is no template: .*prefil"),
+        ("user: '{question}'", "template: x.yaml is no template: .*style"),
+        ("a: [", "template: x.yaml is no template"),
+        ("", "template: x.yaml is no template"),
+    ],
+)
+def test_bad_templates(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "x.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        load_template("x", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_templates_are_guessed() -> None:
+    with pytest.raises(ValueError, match=r"no 'final_anwser' in builders/templates \(did you mean 'final_answer'\?\)"):
+        load_template("final_anwser")
+    with pytest.raises(ValueError, match=r"\(have boxed, final_answer, question_answer"):
+        load_template("zzz")
+
+
+@given(question=st.text(), choices=st.lists(st.text(), min_size=1, max_size=5))
+def test_filling_is_literal(question: str, choices: list[str]) -> None:
+    filled = fill("<{question}|{other}|{}|{choices}>", question=question, choices="".join(choices))
+    assert filled == f"<{question}|{{other}}|{{}}|{''.join(choices)}>"
+
+
+# --- messages ----------------------------------------------------------------------------------------------------
+
+
+def test_chat_demonstrations_are_turns() -> None:
+    demos = [demonstration(1, choices=["x", "y"]), demonstration(2, choices=["z"])]
+    assert messages_of(CHOICE, "which?", ["1", "2", "3"], demos, "chat") == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "question 1\n(A) x\n(B) y"},
+        {"role": "assistant", "content": "Let us see. answer 1"},
+        {"role": "user", "content": "question 2\n(A) z"},
+        {"role": "assistant", "content": "Let us see. answer 2"},
+        {"role": "user", "content": "which?\n(A) 1\n(B) 2\n(C) 3"},
+    ]
+
+
+def test_text_demonstrations_are_joined() -> None:
+    template = Template(style="natural", system="Solve.", user=PLAIN.user, demo="{completion} END", separator="\n###\n")
+    messages = messages_of(template, "how?", None, [demonstration(1)], "text")
+    assert "".join(message["content"] for message in messages) == (
+        "Solve.\n###\nQ: question 1\nA:\nanswer 1 END\n###\nQ: how?\nA:\n"
+    )
+
+
+def test_options_and_templates_go_together() -> None:
+    with pytest.raises(ValueError, match="template: it leaves out the problem's options; use another template"):
+        messages_of(PLAIN, "which?", ["a"], [], "chat")
+    with pytest.raises(ValueError, match=r"template: it shows \{choices\}, which the problem has not"):
+        messages_of(CHOICE, "which?", None, [], "chat")
+
+
+# --- demonstrations ----------------------------------------------------------------------------------------------
+
+
+def test_draw_takes_one_sample_per_problem_and_a_spare_one() -> None:
+    candidates = [demonstration(i, problem=i % 5) for i in range(40)]
+    drawn = draw(candidates, 3, seed=1)
+    assert len(drawn) == 4
+    assert len({demo.problem_id for demo in drawn}) == 4
+    assert drawn == draw(candidates[::-1], 3, seed=1)
+    assert len({tuple(draw(candidates, 3, seed=seed)) for seed in range(20)}) > 10
+
+
+def test_draw_needs_enough_problems() -> None:
+    with pytest.raises(ValueError, match="shots: 3 wanted, but `demo_samples` has completed samples of 2 problems"):
+        draw([demonstration(i, problem=i % 2) for i in range(9)], 3, seed=0)
+
+
+def test_a_problem_never_shows_its_own_solution() -> None:
+    demos = [demonstration(i) for i in range(4)]
+    assert shown(demos, 3, "another") == demos[:3]
+    assert shown(demos, 3, "problem 3") == demos[:3]
+    assert shown(demos, 3, "problem 1") == [demos[0], demos[2], demos[3]]
+    with pytest.raises(ValueError, match="shots: problem problem 1 is itself a demonstration and no other is left"):
+        shown(demos[:3], 3, "problem 1")
+
+
+def test_rows() -> None:
+    problem = problem_id("s", "how?", None)
+    rows = [{"problem_id": problem, "question": "how?", "choices": None}]
+    (zero,) = build(rows, (PLAIN, "plain@0"), "text")
+    messages = [{"role": "user", "content": "Q: how?\nA:\n"}]
+    assert [message.model_dump() for message in zero.messages] == messages
+    assert zero.prompt_id == prompt_id(problem, messages, "", "text")
+    assert (zero.demo_sample_ids, zero.template, zero.style, zero.prefill) == (None, "plain@0", "natural", "")
+    (two,) = build(rows, (PLAIN, "plain@0"), "chat", [demonstration(i) for i in range(3)], 2)
+    assert two.demo_sample_ids == ["sample 0", "sample 1"]
+    assert len(two.messages) == 5
+    assert two.prompt_id.startswith(problem)
+    assert two.prompt_id != zero.prompt_id
+
+
+# --- the stage ---------------------------------------------------------------------------------------------------
+
+
+def problem_row(question: str) -> Problem:
+    identity = problem_id("s", question, None)
+    return Problem(
+        problem_id=identity, source="s", split="train", question=question, choices=None, answer_kind="number",
+        level=None, subject=None, licence="MIT",
+    )  # fmt: skip
+
+
+def sample_row(question: str, text: str, finish_reason: Any = "stop", index: int = 0) -> Sample:
+    problem = problem_id("s", question, None)
+    return Sample(
+        sample_id=sample_id(problem, "0" * 8, index), prompt_id=None, problem_id=problem, model="gold",
+        model_fingerprint="gold", index=index, seed=None, temperature=None, top_p=None, text=text,
+        text_hash=text_hash(text), n_chars=len(text), n_tokens=None, n_prompt_tokens=None, token_ids=None,
+        finish_reason=finish_reason,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def project(workspace: Path) -> Path:
+    """Problems `train` q0..q5, and gold samples of q0..q3 of which q2 is truncated and q3 empty."""
+    write_table(
+        run_dir("problems", "train"), Problem, [rows_to_table(Problem, [problem_row(f"q{i}") for i in range(6)])]
+    )
+    samples = [sample_row("q0", "a0"), sample_row("q1", "a1"), sample_row("q2", "a2", "length"), sample_row("q3", " ")]
+    write_table(run_dir("samples", "gold"), Sample, [rows_to_table(Sample, samples)])
+    return workspace
+
+
+def configure(**changes: Any) -> None:
+    none = {"demo_samples": "none", "demo_problems": "none"}
+    prompts = {"problems": "train", "template": "question_answer", "rendering": "text"} | none | changes
+    source = {"source": "gsm8k", "path": "rows.jsonl", "split": "train"}
+    gold = {"problems": "train", "ending": "", "model": "none"}
+    sections: dict[str, Any] = {name: {} for name in Params.model_fields} | {"seed": 0}
+    sections |= {"problems": {"train": source}, "samples_gold": {"gold": gold}, "prompts": {"asked": prompts}}
+    Path("params.yaml").write_text(yaml.safe_dump(sections))
+
+
+def written() -> list[dict]:
+    return read_table(run_dir("prompts", "asked"), Prompt).to_pylist()
+
+
+def test_stage_zero_shot(project: Path) -> None:
+    configure()
+    execute("prompts", "asked", run)
+    rows = written()
+    assert sorted(row["messages"][0]["content"] for row in rows) == [f"Question: q{i}\nAnswer:\n" for i in range(6)]
+    assert [row["prompt_id"] for row in rows] == sorted(row["prompt_id"] for row in rows)
+    assert {row["demo_sample_ids"] for row in rows} == {None}
+
+
+def test_stage_few_shot(project: Path) -> None:
+    configure(shots=1, demo_samples="gold", demo_problems="train", rendering="chat")
+    execute("prompts", "asked", run)
+    shown_to = {row["messages"][-1]["content"][10:12]: row for row in written()}
+    first = {row["demo_sample_ids"][0] for question, row in shown_to.items() if question not in ("q0", "q1")}
+    assert len(first) == 1, "the demonstration is fixed"
+    for question, other in (("q0", "q1"), ("q1", "q0")):
+        row = shown_to[question]
+        assert question not in row["messages"][0]["content"]
+        assert row["demo_sample_ids"][0] is not None
+        if row["demo_sample_ids"][0] not in first:
+            assert row["messages"][0]["content"] == f"Question: {other}\nAnswer:\n"
+    assert [message["role"] for message in shown_to["q5"]["messages"]] == ["user", "assistant", "user"]
+    assert shown_to["q5"]["messages"][1]["content"] in ("a0", "a1"), "neither truncated nor empty samples are shown"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shots": 2}, "shots: 2 need `demo_samples` and `demo_problems`"),
+        ({"shots": 3, "demo_samples": "gold", "demo_problems": "train"}, "shots: 3 wanted, but .* of 2 problems"),
+        (
+            {"shots": 2, "demo_samples": "gold", "demo_problems": "train"},
+            "is itself a demonstration and no other is left",
+        ),
+        ({"template": "boxd"}, "did you mean 'boxed'"),
+    ],
+)
+def test_stage_errors(project: Path, changes: dict, message: str) -> None:
+    configure(**changes)
+    with pytest.raises(ValueError, match=message):
+        execute("prompts", "asked", run)
+    assert not run_dir("prompts", "asked").exists()
+
+
+def test_samples_of_other_problems_are_an_error(project: Path) -> None:
+    write_table(run_dir("samples", "gold"), Sample, [rows_to_table(Sample, [sample_row("elsewhere", "a")])])
+    configure(shots=1, demo_samples="gold", demo_problems="train")
+    with pytest.raises(ValueError, match="demo_problems: 'train' lacks the problem of sample"):
+        execute("prompts", "asked", run)
