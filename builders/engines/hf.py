@@ -14,6 +14,9 @@ from builders.rendering import render_ids
 from schemas.sections import Sampling
 from stores.ledger import Completion
 
+FIRST_ROUND = 32
+"""Tokens of the first round of a batch."""
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,26 +74,51 @@ class HfEngine:
             yield _Encoded(request, *prompts[asked])
 
     def _complete(self, batch: Sequence[_Encoded], sampling: Sampling) -> list[Completion]:
+        """Generates in rounds that double in length; a finished row leaves the batch at the end of its round.
+
+        Otherwise one endless row would keep the whole batch busy up to the token limit. Starting a round costs one
+        prefill of what is there, at most twice the tokens over all rounds.
+        """
+        generated: list[list[int]] = [[] for _ in batch]
+        running, end = list(range(len(batch))), 0
+        while running:
+            start, end = end, min(max(FIRST_ROUND, 2 * end), sampling.max_new_tokens)
+            rows = self._round([batch[i] for i in running], [generated[i] for i in running], sampling, start, end)
+            for i, row in zip(running, rows, strict=True):
+                generated[i].extend(row)
+            running = [i for i in running if end < sampling.max_new_tokens and not self._ended(generated[i], sampling)]
+        return [self._finish(e, row, sampling) for e, row in zip(batch, generated, strict=True)]
+
+    def _round(
+        self, batch: list[_Encoded], generated: list[list[int]], sampling: Sampling, start: int, end: int
+    ) -> list[list[int]]:
+        """The tokens `start` to `end` of every row (fewer where all rows end sooner; padding follows an ending)."""
         import torch
         from transformers import GenerationConfig, LogitsProcessorList
 
-        width = max(len(e.ids) for e in batch)
-        ids = torch.tensor([[self.pad_id] * (width - len(e.ids)) + e.ids for e in batch], device=self.model.device)
-        mask = torch.tensor([[0] * (width - len(e.ids)) + [1] * len(e.ids) for e in batch], device=self.model.device)
+        inputs = [e.ids + more for e, more in zip(batch, generated, strict=True)]
+        width = max(len(ids) for ids in inputs)
+        ids = torch.tensor([[self.pad_id] * (width - len(i)) + i for i in inputs], device=self.model.device)
+        mask = torch.tensor([[0] * (width - len(i)) + [1] * len(i) for i in inputs], device=self.model.device)
         # A configuration of our own: a model's may bring top_k or penalties, which would change what params say.
         self.model.generation_config = GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens,
+            max_new_tokens=end - start,
             do_sample=False,
             eos_token_id=self.eos_ids,
             pad_token_id=self.pad_id,
             stop_strings=list(sampling.stop) or None,
         )
-        draws = LogitsProcessorList([_draw(batch, sampling, width)] if sampling.temperature > 0 else [])
+        draws = LogitsProcessorList([_draw(batch, sampling, width - start)] if sampling.temperature > 0 else [])
         with torch.inference_mode():
             out = self.model.generate(  # pyrefly: ignore
                 ids, attention_mask=mask, logits_processor=draws, tokenizer=self.tokenizer if sampling.stop else None
             )
-        return [self._finish(e, row, sampling) for e, row in zip(batch, out[:, width:].tolist(), strict=True)]
+        return out[:, width:].tolist()
+
+    def _ended(self, tokens: list[int], sampling: Sampling) -> bool:
+        if any(token in self.eos_ids for token in tokens):
+            return True
+        return bool(sampling.stop) and any(stop in self._decode(tokens) for stop in sampling.stop)
 
     def _finish(self, encoded: _Encoded, row: list[int], sampling: Sampling) -> Completion:
         end = next((i for i, token in enumerate(row) if token in self.eos_ids), None)
@@ -127,8 +155,11 @@ def _uniforms(key: str, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=seed)).random(count)
 
 
-def _draw(batch: Sequence[_Encoded], sampling: Sampling, width: int):  # noqa: ANN202
-    """A logits processor that leaves only the drawn token of each row, by inverting the distribution's CDF."""
+def _draw(batch: Sequence[_Encoded], sampling: Sampling, origin: int):  # noqa: ANN202
+    """A logits processor that leaves only the drawn token of each row, by inverting the distribution's CDF.
+
+    Column `origin` of the input is where the completions start: every row's n-th token takes its n-th number.
+    """
     import torch
 
     uniforms = torch.from_numpy(np.stack([_uniforms(e.request.key, sampling.max_new_tokens) for e in batch]))
@@ -139,7 +170,7 @@ def _draw(batch: Sequence[_Encoded], sampling: Sampling, width: int):  # noqa: A
         if sampling.top_p < 1:
             probabilities = _nucleus(probabilities, sampling.top_p)
         cdf = probabilities.cumsum(-1)
-        step = uniforms[:, input_ids.shape[1] - width].to(cdf)[:, None] * cdf[:, -1:]
+        step = uniforms[:, input_ids.shape[1] - origin].to(cdf)[:, None] * cdf[:, -1:]
         token = torch.searchsorted(cdf, step, right=True).clamp(max=scores.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
