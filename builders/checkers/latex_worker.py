@@ -1,0 +1,80 @@
+"""A worker process of the `latex` checker: reads (extracted, gold) as JSON lines, answers true, false or null.
+
+Each comparison has a budget of CPU time that the operating system enforces with a signal which kills this process:
+math-verify's own time-out does not interrupt a computation inside one long operation. Memory is bounded too.
+"""
+
+import json
+import logging
+import os
+import re
+import resource
+import signal
+import sys
+
+MEMORY = 2 << 30
+
+
+def main() -> None:
+    """Serves until standard input ends; what libraries print does not reach the answers."""
+    timeout_s = float(sys.argv[1])
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    logging.disable(logging.CRITICAL)
+    compare("$1$", "$1$")  # builds the parsers' tables, which is no part of a comparison's time
+    _answer(answers, "ready")
+    for line in sys.stdin:
+        extracted, gold = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, timeout_s)
+        verdict = compare(extracted, gold)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _answer(answers, verdict)
+
+
+def _answer(answers, verdict: object) -> None:
+    answers.write(json.dumps(verdict) + "\n")
+    answers.flush()
+
+
+def compare(extracted: str, gold: str) -> bool | None:
+    """Whether math-verify finds the two equal; None if it could not say for want of memory or stack."""
+    (a, a_percent), (b, b_percent) = _percent(extracted), _percent(gold)
+    try:
+        return _equal(a, b) or (a_percent != b_percent and _equal(_part(a, a_percent), _part(b, b_percent)))
+    except (MemoryError, RecursionError):
+        return None
+    except Exception:
+        return False
+
+
+def _percent(text: str) -> tuple[str, bool]:
+    bare = re.sub(r"\s*(?:\\?%|\\text\{ ?percent ?\}|\bpercent|\bpct)\s*$", "", text)
+    return bare, bare != text
+
+
+def _part(text: str, is_percent: bool) -> str:
+    return rf"\frac{{{text}}}{{100}}" if is_percent else text
+
+
+def _equal(extracted: str, gold: str) -> bool:
+    """Only LaTeX is parsed: math-verify's parser of plain expressions goes through Python's `eval`."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    # a time-out of 0 is none: the caller's signal is harder
+    gold_parsed, parsed = (
+        parse(_environment(text), [LatexExtractionConfig()], parsing_timeout=0, raise_on_error=True)
+        for text in (gold, extracted)
+    )
+    return verify(gold_parsed, parsed, timeout_seconds=None, raise_on_error=True)
+
+
+def _environment(text: str) -> str:
+    """As the inline mathematics that math-verify looks for; `1 1/2` is a mixed number, the unit of `10 weeks` goes."""
+    mixed = re.sub(r"(?<!\d)(\d{1,9}) (\d{1,9})/(\d{1,9})(?!\d)", r"\1\\frac{\2}{\3}", text)
+    mixed = re.sub(r"^(-?\d[\d.,/]*) +[A-Za-z]{3}[A-Za-z ]*$", r"\1", mixed)
+    return "$" + mixed.replace("$", "").replace("\\text {", "\\text{").strip() + "$"
+
+
+if __name__ == "__main__":
+    main()
