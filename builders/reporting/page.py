@@ -24,7 +24,7 @@ CAPTIONS = {
 
 
 class Contents(NamedTuple):
-    """Everything that the page shows. `examples` are rows of `report_examples.sql`."""
+    """Everything that the page shows. `examples` are rows of `sql/examples.sql`."""
 
     params: Params
     metrics: dict[str, Any]

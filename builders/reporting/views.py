@@ -38,10 +38,10 @@ def strings(duck: Duck, name: str, columns: Sequence[str], rows: Sequence[tuple[
 
 
 def report_sql(name: str) -> str:
-    """The text of `builders/sql/report_<name>.sql`."""
-    return sql_file(str(Path(__file__).parent), f"report_{name}")
+    """The text of `sql/<name>.sql`."""
+    return sql_file(__file__, name)
 
 
 def report_rows(duck: Duck, name: str, **params: Any) -> list[dict[str, Any]]:
-    """The rows of `builders/sql/report_<name>.sql`."""
+    """The rows of `sql/<name>.sql`."""
     return duck.table(report_sql(name), params or None).to_pylist()

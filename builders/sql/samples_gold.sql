@@ -1,0 +1,33 @@
+-- One row per human solution of the style, or per problem without one: the completion's text, or why there is none.
+-- `problems`, `solutions` and `answers` are views; $style and $ending are the run's.
+with written as (
+    select
+        problem_id,
+        "index",
+        text
+    from solutions
+    where style = $style
+),
+
+stated as (
+    select
+        problems.problem_id,
+        written."index",
+        written.text,
+        answers.answer,
+        case
+            when written.text is null then 'no_solution'
+            when answers.answer is null and contains($ending, '{answer}') then 'no_answer'
+        end as reason
+    from problems
+    left join written using (problem_id)
+    left join answers using (problem_id)
+)
+
+select
+    problem_id,
+    "index",
+    text || replace($ending, '{answer}', coalesce(answer, '')) as text,
+    reason
+from stated
+order by problem_id, "index"
