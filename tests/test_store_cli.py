@@ -1,0 +1,198 @@
+"""The command line: what it prints, its exit codes, and that model output cannot drive the terminal."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stores.cli import main
+from stores.ledger import Completion, Ledger
+from stores.parquet import PART
+from stores.paths import run_dir
+from stores.store import Store
+from tests.small_store import TEXTS, build, pair_id, prompts, rows
+
+
+@pytest.fixture
+def root(workspace: Path) -> Path:
+    build(workspace)
+    return workspace
+
+
+class Terminal:
+    """Runs `pairwright` in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """(exit code, standard output, standard error)."""
+        self.monkeypatch.setattr(sys, "argv", ["pairwright", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = self.capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+
+@pytest.fixture
+def pairwright(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    return Terminal(monkeypatch, capsys)
+
+
+def test_sql_prints_a_table(root: Path, pairwright: Terminal) -> None:
+    code, out, _ = pairwright("sql", "select run, count(*) as n, null as empty from samples group by run order by run")
+    assert code == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["run", "n", "empty"], ["──────", "─", "─────"], ["gold", "2"], ["irpo_0", "6"], ["(2", "rows)"],
+    ]  # fmt: skip
+
+
+def test_sql_prints_json_and_csv_that_read_back(root: Path, pairwright: Terminal) -> None:
+    query = "select text, token_ids, reward from samples left join rewards using (sample_id) order by sample_id"
+    expected = Store.open().sql(query).fetchall()
+    _, out, _ = pairwright("sql", query, "--format", "json")
+    assert [(r["text"], r["token_ids"], r["reward"]) for r in json.loads(out)] == expected
+    _, out, _ = pairwright("sql", query, "--format", "csv")
+    got = list(csv.reader(io.StringIO(out)))
+    assert got[0] == ["text", "token_ids", "reward"]
+    assert [row[0] for row in got[1:]] == [text for text, *_ in expected]
+
+
+def test_sql_of_nothing_is_valid_json(root: Path, pairwright: Terminal) -> None:
+    assert json.loads(pairwright("sql", "select * from training", "--format", "json")[1]) == []
+
+
+def test_sql_reads_standard_input(root: Path, pairwright: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("select 6 * 7 as answer"))
+    assert "42" in pairwright("sql")[1]
+
+
+def test_sql_on_a_terminal_needs_a_query(root: Path, pairwright: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    code, _, err = pairwright("sql")
+    assert (code, err) == (1, 'pairwright: give a query: pairwright sql "select * from funnel"\n')
+
+
+def test_sql_is_guarded_unless_asked(root: Path, pairwright: Terminal) -> None:
+    copy = "copy (select 1 as one) to 'out.csv'"
+    code, _, err = pairwright("sql", copy)
+    assert (code, len(err.splitlines()), (root / "out.csv").exists()) == (1, 1, False)
+    assert pairwright("sql", copy, "--unsafe")[0] == 0
+    assert (root / "out.csv").read_text() == "one\n1\n"
+
+
+def test_sql_asks_the_ledger(root: Path, pairwright: Terminal) -> None:
+    Ledger().append("c", "base", [("c-p-0", Completion("8", "stop", 1, 5, (1, 2)))], wall_s=1.0)
+    _, out, _ = pairwright("sql", "--ledger", "select key, text, token_ids from completions", "--format", "json")
+    assert json.loads(out) == [{"key": "c-p-0", "text": "8", "token_ids": "0100000002000000"}]
+    code, _, err = pairwright("sql", "--ledger", "delete from completions")
+    assert (code, len(err.splitlines())) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sql", "select foo from pairs"], 'pairwright: line 1, column 8: Binder Error: Referenced column "foo"'),
+        (["describe", "pair"], "pairwright: no table or view 'pair' (did you mean 'pairs'?)"),
+        (["show", "0123456789abcdef"], "pairwright: no pair with pair_id '0123456789abcdef'; `select pair_id, run"),
+        (
+            ["show", "f" * 16 + "-12345678"],
+            f"pairwright: no pair with prompt_id '{'f' * 16}-12345678'; rejects: no_rej",
+        ),
+        (
+            ["show", "0123456789abcdef", "--run", "x"],
+            "pairwright: no pair with pair_id '0123456789abcdef' in the run 'x'",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(
+    root: Path, pairwright: Terminal, arguments: list[str], message: str
+) -> None:
+    code, out, err = pairwright(*arguments)
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert err.startswith(message)
+
+
+@pytest.mark.parametrize("command", ["runs", "check", "sql", "show"])
+def test_outside_a_project_it_says_so(workspace: Path, pairwright: Terminal, command: str) -> None:
+    code, _, err = pairwright(command, *{"sql": ["select 1"], "show": ["x"]}.get(command, []))
+    assert (code, err) == (
+        1,
+        "pairwright: params.yaml: no such file; run in the project's directory, or copy one from recipes/\n",
+    )
+
+
+def test_a_usage_error_exits_with_2(root: Path, pairwright: Terminal) -> None:
+    assert pairwright("sql", "select 1", "--format", "yaml")[0] == 2
+
+
+def test_runs_lists_what_is_built_and_what_is_not(root: Path, pairwright: Terminal) -> None:
+    listed = json.loads(pairwright("runs", "--format", "json")[1])
+    assert {
+        "table": "samples",
+        "run": "irpo_1",
+        "section": "samples",
+        "built": False,
+        "rows": None,
+        "bytes": None,
+    } in listed
+    assert {row["table"] for row in listed if row["built"]} >= {"pairs", "rejects", "problems"}
+
+
+def test_describe_shows_meanings_counts_and_an_example(root: Path, pairwright: Terminal) -> None:
+    _, out, _ = pairwright("describe", "rewards")
+    for part in ("rewards: One row per sample", "undecided: the checker timed out", "irpo_0", '"verdict": '):
+        assert part in out
+    listed = pairwright("describe")[1]
+    assert "pair_texts" in listed
+    assert "reference_logprobs" in listed
+
+
+def test_show_prints_a_pair_for_a_human(root: Path, pairwright: Terminal) -> None:
+    pairs = [p for p in rows()["pairs", "irpo_0"] if p.prompt_id == prompts()[0].prompt_id]  # type: ignore[attr-defined]
+    _, out, _ = pairwright("show", pair_id(pairs[0]))  # type: ignore[arg-type]
+    for part in (
+        "[user] Question: How many legs have 2 cats?",
+        "── prefill",
+        " Let us see.",
+        "── chosen: correct, answer '8'",
+        TEXTS[0][0][2:],
+        "── rejected: wrong, answer '4'",
+        TEXTS[1][0],
+        "and the end of the sequence",
+        "drawn by base (abcdef0123456789): seed 0, temperature 1.0, top_p 1.0, index 0; run irpo_0",
+        "checked by number 1; reward 1.0; run irpo_0",
+        "template question_answer-1234",
+    ):
+        assert part in out
+    both = pairwright("show", prompts()[0].prompt_id, "--run", "irpo_0")[1]
+    assert both.count("pair ") == 2
+    assert "rejected: no_answer, no answer extracted" in both
+    assert "chosen: no verdict" in both  # a gold solution
+
+
+def test_model_output_cannot_drive_the_terminal(root: Path, pairwright: Terminal) -> None:
+    hostile = prompts()[0].prompt_id
+    for arguments in (["show", hostile], ["sql", "select rejected from pair_texts"], ["describe", "pair_texts"]):
+        _, out, _ = pairwright(*arguments)
+        assert "\x1b" not in out
+    assert "I \\x1b[31mdo not\\x1b[0m know [bold]at all[/bold]." in pairwright("show", hostile)[1]
+
+
+def test_check_exits_with_1_on_violations(root: Path, pairwright: Terminal) -> None:
+    assert pairwright("check")[:2] == (0, "no violations\n")
+    (run_dir("rewards", "irpo_0") / PART).write_bytes(b"broken")
+    code, out, _ = pairwright("check", "--format", "json")
+    assert code == 1
+    assert json.loads(out)[0]["check"] == "readable"
+
+
+def test_a_closed_pipe_is_no_error(root: Path) -> None:
+    command = f"{sys.executable} -m stores sql 'select range from range(300000)' --format csv | head -2"
+    environment = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=root, env=environment)
+    assert (done.stdout, done.stderr) == ("range\n0\n", "")
