@@ -1,0 +1,1 @@
+"""Training: one visible loop per method, on torch and transformers alone."""

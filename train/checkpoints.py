@@ -1,0 +1,153 @@
+"""Unfinished training, kept outside the workspace: `<ledger>/checkpoints/<fingerprint>/`.
+
+The fingerprint covers everything that decides the run, so a checkpoint is only ever found by a run that would have made
+it. Each checkpoint is a directory `step-<n>` (trained weights, optimizer state and random state as safetensors, the
+rest as JSON; nothing is pickled) that is written aside and renamed; only the last is kept, and beside it the weights of
+the best validation so far. A killed run continues from it with the same bits (on the CPU, at the same thread count).
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stores.paths import ledger_dir
+from train.policy import Policy
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class TrainingState:
+    """Where a run stands; everything else is a function of `step`, or tensors."""
+
+    step: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int | None = None
+    best_accuracy: float | None = None
+    tokens: int = 0
+    device_s: float = 0.0
+
+
+class Checkpoints:
+    """The checkpoints of one run, for a policy and its optimizer."""
+
+    def __init__(self, fingerprint: str, policy: Policy, optimizer: torch.optim.AdamW):
+        self.directory = ledger_dir() / "checkpoints" / fingerprint
+        self.policy, self.optimizer = policy, optimizer
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Holds the directory. The operating system releases it when the holder ends, however it ends.
+
+        Raises ValueError if another process trains this very run.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"{self.directory}: another process trains this run; wait until it has ended"
+                ) from None
+            yield
+
+    def resume(self) -> TrainingState:
+        """Restores weights, optimizer and random state of the last checkpoint; a fresh state if there is none.
+
+        Raises ValueError for a damaged checkpoint.
+        """
+        found = sorted(self.directory.glob("step-*"))
+        if not found:
+            return TrainingState()
+        try:
+            state = TrainingState(**json.loads((found[-1] / "state.json").read_text(encoding="utf-8")))
+            self.policy.load_weights(load_file(found[-1] / "weights.safetensors"))
+            self._load_optimizer(load_file(found[-1] / "optimizer.safetensors"))
+            self._load_random(load_file(found[-1] / "random.safetensors"))
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            remedy = f"remove {self.directory} to train from the start"
+            raise ValueError(f"{found[-1]}: damaged checkpoint ({reason}); {remedy}") from None
+        return state
+
+    def save(self, state: TrainingState) -> None:
+        """Writes a checkpoint and then removes what it replaces.
+
+        Raises OSError if the disk is full; the checkpoint before is intact.
+        """
+        aside = self.directory / f"aside-{os.getpid()}"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        _write(self._weights(), aside / "weights.safetensors")
+        _write(self._optimizer_state(), aside / "optimizer.safetensors")
+        _write(self._random_state(), aside / "random.safetensors")
+        (aside / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+        final = self.directory / f"step-{state.step:08d}"
+        shutil.rmtree(final, ignore_errors=True)
+        aside.replace(final)
+        self._remove_others({final, self._best_path(state.best_step or 0), self.directory / "lock"})
+
+    def save_best(self, step: int) -> None:
+        """Keeps the present weights as the best so far."""
+        aside = self.directory / f"aside-{os.getpid()}.safetensors"
+        _write(self._weights(), aside)
+        aside.replace(self._best_path(step))
+
+    def load_best(self, step: int) -> None:
+        """Puts back the weights that `save_best` kept."""
+        self.policy.load_weights(load_file(self._best_path(step)))
+
+    def remove(self) -> None:
+        """Removes all of it, when the run's outputs are in place."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _best_path(self, step: int) -> Path:
+        return self.directory / f"best-{step:08d}.safetensors"
+
+    def _remove_others(self, kept: set[Path]) -> None:
+        for path in set(self.directory.iterdir()) - kept:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: p.detach() for name, p in self.policy.trainable().items()}
+
+    def _optimizer_state(self) -> dict[str, Tensor]:
+        moments = {name: self.optimizer.state[p] for name, p in self.policy.trainable().items()}
+        return {f"{name}:{key}": state[key] for name, state in moments.items() if state for key in _MOMENTS}
+
+    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        for name, p in self.policy.trainable().items():
+            if f"{name}:step" in tensors:  # a parameter without gradients has no state
+                self.optimizer.state[p] = {key: tensors[f"{name}:{key}"].to(p.device) for key in _MOMENTS}
+
+    def _random_state(self) -> dict[str, Tensor]:
+        state = {"cpu": torch.get_rng_state()}
+        return state | ({"cuda": torch.cuda.get_rng_state()} if self.policy.device.type == "cuda" else {})
+
+    def _load_random(self, tensors: dict[str, Tensor]) -> None:
+        torch.set_rng_state(tensors["cpu"])
+        if "cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}; free space or point PAIRWRIGHT_LEDGER elsewhere") from None
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,70 @@
+"""Summed log-probs of completions, from the hidden states of scored positions only.
+
+The language-model head is applied in float32, in chunks that are recomputed in the backward pass: logits of whole
+sequences never exist.
+
+Legend: S scored positions, d hidden size, V vocabulary, n sequences.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from train.packing import Batch
+
+_CHUNK_LOGITS = 1 << 26
+"""Float32 logits that exist at once (256 MiB)."""
+
+
+def sequence_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Summed log-prob of each sequence's completion under the model, in nats: (n,).
+
+    Sums are float64 (float32 where the device has no float64), so that they hardly depend on a batch's order.
+    """
+    tokens = token_logprobs(model, hidden_states(model, batch), batch.targets)
+    wide = torch.float32 if tokens.device.type == "mps" else torch.float64
+    return tokens.new_zeros(batch.n_sequences, dtype=wide).index_add(0, batch.owners, tokens.to(wide))
+
+
+def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Last hidden states at the scored positions: (S, d)."""
+    out = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
+    return out.flatten(0, 1).index_select(0, batch.scored)
+
+
+def token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Log-prob of each target after its hidden state: (S, d), (S,) -> (S,)."""
+    score = partial(_chunk_logprobs, model)
+    rows = max(256, _CHUNK_LOGITS // _head(model).weight.shape[0])
+    chunks = list(zip(hidden.split(rows), targets.split(rows), strict=True))
+    if not torch.is_grad_enabled():
+        return torch.cat([score(h, t) for h, t in chunks])
+    return torch.cat([checkpoint(score, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in chunks])
+
+
+def _chunk_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
+    with torch.autocast(hidden.device.type, enabled=False):
+        return -cross_entropy(logits(model, hidden.to(_head(model).weight.dtype)), targets, reduction="none")
+
+
+def logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """The model's logits, with the scale and soft-cap that its configuration states: (…, d) -> (…, V)."""
+    config = model.config.get_text_config()
+    out = _head(model)(hidden)
+    if (multiplier := getattr(config, "logit_scale", None)) is not None:  # Cohere
+        out = out * multiplier
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
+        out = out / divisor
+    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma
+        out = cap * torch.tanh(out / cap)
+    return out
+
+
+def _head(model: PreTrainedModel) -> nn.Linear:
+    head: Any = model.get_output_embeddings()
+    return head

@@ -1,0 +1,67 @@
+"""Losses as the papers state them: pure functions of log-probs, no models and no data.
+
+Every function returns one value per pair (or sequence), except the reductions, which return the share of a batch's mean
+that some of its rows contribute: they divide by counts of the *whole* batch, so that splitting a batch into
+micro-batches changes nothing.
+
+Shapes: n pairs or sequences. Log-probs are in nats, summed over the scored tokens of a span.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def dpo_margin(
+    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
+) -> Tensor:
+    """β times how much more the policy has moved towards the chosen than towards the rejected span: (n,).
+
+    The argument of σ in DPO (Rafailov et al. 2023, arXiv 2305.18290, Eq. 7) and in Iterative RPO (Pang et al. 2024,
+    arXiv 2404.19733, Eq. 1). All four are *summed* log-probs (n,), not divided by length.
+    """
+    return beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+
+
+def dpo(margin: Tensor) -> Tensor:
+    """−log σ(margin), per pair: (n,). log 2 where policy and reference are the same model (arXiv 2305.18290, Eq. 7)."""
+    return -logsigmoid(margin)
+
+
+def nll(logprob: Tensor, n_tokens: Tensor) -> Tensor:
+    """Negative log-likelihood of each sequence divided by its own number of scored tokens: (n,).
+
+    The second term of Iterative RPO's loss before α (arXiv 2404.19733, Eq. 1: the response's length |c_w|+|y_w|;
+    prompt tokens do not count).
+    """
+    return -logprob / n_tokens
+
+
+def dpo_nll(margin: Tensor, chosen: Tensor, chosen_tokens: Tensor, alpha: float) -> Tensor:
+    """DPO + α · NLL of the chosen span, per pair: (n,) (Iterative RPO, arXiv 2404.19733 v3, Eq. 1)."""
+    return dpo(margin) + alpha * nll(chosen, chosen_tokens)
+
+
+def share_of_mean(values: Tensor, batch_count: int) -> Tensor:
+    """What some rows add to the mean over the whole batch: their sum divided by the batch's count. A scalar."""
+    return values.sum() / batch_count
+
+
+def sft(
+    logprob: Tensor, n_tokens: Tensor, reduction: Literal["sequence", "token"], batch_sequences: int, batch_tokens: int
+) -> Tensor:
+    """What some sequences add to the batch's fine-tuning loss. A scalar.
+
+    `sequence`: the mean over sequences of each one's mean per token, as in `nll`; `token`: the mean over all scored
+    tokens of the batch, where a long sequence weighs more.
+    """
+    if reduction == "sequence":
+        return share_of_mean(nll(logprob, n_tokens), batch_sequences)
+    return -logprob.sum() / batch_tokens
+
+
+def accuracy(margin: Tensor) -> Tensor:
+    """1.0 for each pair whose margin is positive, else 0.0: (n,)."""
+    return (margin > 0).to(torch.float64)

@@ -1,0 +1,196 @@
+"""The model in training: loading, precision, adapters, scoring, and saving a plain model directory.
+
+Precision: weights, gradients and optimizer state are float32. `bf16` means autocast: the layers' matrix products run in
+bfloat16, the head in float32 (TF32 products on CUDA). Saved weights stay float32, since rounding them to bfloat16 would
+undo updates as small as those of a learning rate of 1e-7.
+Dropout is off (the model stays in evaluation mode), except the adapters' own where `lora.dropout` asks for it.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from builders.model_files import device, load_model, load_tokenizer
+from schemas.sections import Lora
+from train import packing
+from train.logprobs import hidden_states, sequence_logprobs, token_logprobs
+from train.packing import Batch, Tokens
+
+ScoringPath = Literal["packed", "padded"]
+_ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
+_TOLERANCE = 1e-3  # nats per token, float32
+
+
+class Policy:
+    """A causal language model that scores completions, with gradients.
+
+    `probe`: the sequences of the data (or some, the longest and the shortest among them), on which the packed code path
+    is compared with the model's plain forward. Where they differ, or the architecture carries state along a row,
+    sequences are scored as padded rows instead; one line says so.
+
+    Raises ValueError for a model whose logits this code does not reproduce.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        probe: Sequence[Tokens],
+        precision: Literal["fp32", "bf16"] = "fp32",
+        lora: Lora | None = None,
+        gradient_checkpointing: bool = False,
+    ):
+        self.model, self.tokenizer, self.precision = model.eval(), tokenizer, precision
+        self.device = next(model.parameters()).device
+        self._plain = _attention(model)
+        self._checkpointing = gradient_checkpointing
+        torch.set_float32_matmul_precision("highest")
+        self.path: ScoringPath = _choose_path(model, probe)
+        self._peft = _add_adapters(model, lora) if lora else None
+        torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
+        self._ready()
+
+    @classmethod
+    def load(cls, directory: Path, probe: Sequence[Tokens], **settings: Any) -> "Policy":
+        """A model directory on the device; settings as in the class."""
+        model = load_model(directory).to(torch.device(device()))  # pyrefly: ignore
+        return cls(model, load_tokenizer(directory), probe, **settings)
+
+    def logprobs(self, sequences: Sequence[Tokens]) -> Tensor:
+        """Summed log-prob of each completion, in nats: (n,)."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return sequence_logprobs(self.model, self.batch(sequences))
+
+    def batch(self, sequences: Sequence[Tokens]) -> Batch:
+        """Sequences as the inputs of one forward."""
+        return (packing.pack if self.path == "packed" else packing.pad)(sequences, self.device)
+
+    def micro_batches(self, examples: Sequence[Sequence[Tokens]], budget: int) -> list[list[int]]:
+        """Numbers of the examples of each forward of at most `budget` tokens; an example's sequences stay together."""
+        lengths = [[s.length for s in example] for example in examples]
+        return packing.micro_batches(lengths, budget, padded=self.path == "padded")
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter that is trained: all weights, or the adapters'."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Overwrites the trainable parameters."""
+        for name, parameter in self.trainable().items():
+            parameter.copy_(weights[name])
+
+    @contextlib.contextmanager
+    def generating(self) -> Iterator[PreTrainedModel]:
+        """The model as an engine expects it. What generation changes (configuration, random state) is put back."""
+        configuration = self.model.generation_config
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.model.eval().set_attn_implementation(self._plain)
+        with (
+            torch.random.fork_rng(devices),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+        ):
+            yield self.model
+        self.model.generation_config = configuration
+        self._ready()
+
+    def save(self, directory: Path) -> None:
+        """Writes a plain model directory, adapters merged: safetensors, configuration, tokenizer. Ends training."""
+        self.model.eval().set_attn_implementation(self._plain)
+        model = self._peft.merge_and_unload() if self._peft else self.model
+        model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+
+    def _ready(self) -> None:
+        if self.path == "packed":
+            self.model.set_attn_implementation(packing.NAME)
+        for name, module in self.model.named_modules():
+            if name.endswith("lora_dropout"):
+                module.train()
+        if self._checkpointing:
+            _checkpoint_layers(self.model)
+
+
+def _choose_path(model: PreTrainedModel, probe: Sequence[Tokens]) -> ScoringPath:
+    longest, shortest = max(probe, key=lambda s: s.length), min(probe, key=lambda s: s.length)
+    _check_head(model, shortest)
+    if not packable(model):
+        reason = "its layers carry state along a row, or take no attention function"
+    elif (gap := _packing_error(model, [longest, shortest])) > _TOLERANCE:
+        reason = f"packed log-probs differ from plain ones by {gap:.1g} nats per token"
+    else:
+        return "packed"
+    print(f"{model.config.model_type}: scoring padded rows instead of packed ones: {reason}", file=sys.stderr)
+    return "padded"
+
+
+def packable(model: PreTrainedModel) -> bool:
+    """Whether the architecture allows several sequences in one row: attention of known kinds is all that mixes
+    positions. Recurrent and convolutional layers would leak state from one sequence to the next."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    mixes = any(isinstance(module, nn.Conv1d) for module in model.modules())
+    return model._supports_attention_backend and kinds <= _ATTENTION_LAYERS and not mixes
+
+
+@torch.no_grad()
+def _packing_error(model: PreTrainedModel, probe: list[Tokens]) -> float:
+    """Largest difference between packed and plain log-probs of a token, in nats. `probe` is longest first."""
+    place, plain = next(model.parameters()).device, _attention(model)
+    alone = [packing.pad([s], place) for s in probe]
+    expected = torch.cat([token_logprobs(model, hidden_states(model, b), b.targets) for b in alone])
+    model.set_attn_implementation(packing.NAME)
+    together = packing.pack(probe, place)
+    found = token_logprobs(model, hidden_states(model, together), together.targets)
+    model.set_attn_implementation(plain)
+    return float((found - expected).abs().max())
+
+
+@torch.no_grad()
+def _check_head(model: PreTrainedModel, probe: Tokens) -> None:
+    batch = packing.pad([probe], next(model.parameters()).device)
+    expected = torch.log_softmax(model(**batch.inputs, use_cache=False).logits[0].float(), -1)
+    found = token_logprobs(model, hidden_states(model, batch), batch.targets)
+    gap = float((found - expected[batch.scored, batch.targets]).abs().max())
+    if not gap <= _TOLERANCE:
+        kind = model.config.model_type
+        raise ValueError(
+            f"model type '{kind}': log-probs computed from its hidden states differ from its own by {gap:.1g} nats per"
+            " token (non-finite weights, or a transformation of its logits that train/logprobs.py does not know);"
+            " use another model"
+        )
+
+
+def _attention(model: PreTrainedModel) -> str:
+    return model.config._attn_implementation or "eager"
+
+
+def _add_adapters(model: PreTrainedModel, lora: Lora) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyrefly: ignore
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _checkpoint_layers(model: PreTrainedModel) -> None:
+    """Gradient checkpointing needs the layers, and only them, to believe that they are training."""
+    if not model.supports_gradient_checkpointing:
+        raise ValueError(f"model type '{model.config.model_type}': no gradient checkpointing; set it to false")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True
+            for name in [n for n, value in vars(module).items() if "dropout" in n and isinstance(value, float)]:
+                setattr(module, name, 0.0)

@@ -1,0 +1,166 @@
+"""What every training loop needs around its steps: resuming, logging, validation, checkpoints, saving at the end."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from builders.model_files import fingerprint, read_record, write_record
+from schemas import TrainingStep
+from schemas.ids import digest, text_hash
+from schemas.sections import TrainingRun
+from stores.parquet import texts_digest
+from stores.paths import run_dir
+from stores.progress import progress
+from stores.stage import Stage
+from train.checkpoints import Checkpoints, TrainingState
+from train.optimizer import Schedule, adamw, update
+from train.policy import Policy
+from train.validation import Validator
+
+_NAMED = 3  # examples that an error names
+
+
+class Session:
+    """One training run of a policy on `n_examples` examples.
+
+    `data_hash` covers the tokens of all data that decides the run (and reference log-probs), in order.
+    """
+
+    def __init__(
+        self, stage: Stage, policy: Policy, n_examples: int, data_hash: str, validator: Validator | None = None
+    ):
+        self.stage, self.policy, self.validator = stage, policy, validator
+        self.config: TrainingRun = stage.config
+        self.schedule = Schedule(self.config.optimizer, n_examples, stage.params.seed)
+        self.parameters = policy.trainable()
+        self.optimizer = adamw(self.parameters, self.config.optimizer)
+        self.checkpoints = Checkpoints(self._fingerprint(data_hash), policy, self.optimizer)
+        self.state = TrainingState()
+        self._before: dict[str, Any] = {}
+
+    def _fingerprint(self, data_hash: str) -> str:
+        """Hash of everything that decides the run's outputs."""
+        stage, validator = self.stage, self.validator.fingerprint if self.validator else None
+        sources = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+        model = fingerprint(stage.dir("models", self.config.model))
+        libraries = [torch.__version__, transformers.__version__]
+        run = [stage.section, self.config.model_dump(), stage.params.seed, model, data_hash, validator]
+        return digest([run, self.policy.path, self.policy.device.type, libraries, text_hash("".join(sources))])
+
+    def steps(self, watch: Callable[[], dict[str, Any]] = dict) -> Iterator[int]:
+        """The steps to take, from the last checkpoint on; the caller's loop trains on each one's batch.
+
+        Around them: validation, and `watch` (more columns) at every logged step; checkpoints; at the end the best
+        weights are put back. A row's `step` is the number of updates before it was measured: its batch's loss, its
+        validation and what is watched are all of the same weights.
+        """
+        title, every = f"{self.stage.section} {self.stage.name}", self.config.checkpoint_every
+        with self.checkpoints.exclusive():
+            self.state = state = self.checkpoints.resume()
+            with progress(title, self.schedule.steps, "steps", state.step) as bar:
+                while state.step < self.schedule.steps:
+                    began = time.perf_counter()
+                    self._before = self._measure(state.step, watch)
+                    yield state.step
+                    state.step += 1
+                    state.device_s += time.perf_counter() - began
+                    if state.step % every == 0 or state.step == self.schedule.steps:
+                        self.checkpoints.save(state)
+                    bar.advance()
+            self._finish(watch)
+
+    def _finish(self, watch: Callable[[], dict[str, Any]]) -> None:
+        """Measures the last weights and puts back the best ones."""
+        began = time.perf_counter()
+        if last := self._measure(self.schedule.steps, watch):
+            self._add_row(self.schedule.steps, last | {"n_sequences": 0, "n_tokens": 0})
+        self.state.device_s += time.perf_counter() - began
+        if self.state.best_step is not None:
+            self.checkpoints.load_best(self.state.best_step)
+
+    def _measure(self, step: int, watch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is logged of the weights before a step, apart from its batch."""
+        columns = watch() if self._is_logged(step) else {}
+        return columns | ({"validation_accuracy": self._validate(step)} if self._is_validated(step) else {})
+
+    def _is_validated(self, step: int) -> bool:
+        due = step % self.config.validation.every == 0 or step == self.schedule.steps
+        return self.validator is not None and step > 0 and due
+
+    def _is_logged(self, step: int) -> bool:
+        last = step >= self.schedule.steps - 1
+        return step % self.config.log_every == 0 or last or self._is_validated(step)
+
+    def _validate(self, step: int) -> float:
+        assert self.validator is not None
+        accuracy, best = self.validator.accuracy(self.policy), self.state.best_accuracy
+        if best is None or accuracy > best:
+            self.checkpoints.save_best(step)
+            self.state.best_step, self.state.best_accuracy = step, accuracy
+        return accuracy
+
+    def log(self, step: int, columns: dict[str, Any]) -> None:
+        """Keeps a step's columns of the training table, if the step is one that is logged."""
+        if self._is_logged(step):
+            self._add_row(step, columns | self._before)
+
+    def _add_row(self, step: int, columns: dict[str, Any]) -> None:
+        nothing: dict[str, Any] = dict.fromkeys(TrainingStep.model_fields)
+        row = nothing | {"step": step, "epoch": self.schedule.epoch(step)} | columns
+        self.state.rows.append(TrainingStep(**row).model_dump())
+
+    def update(self, step: int, losses: Tensor, names: Sequence[str], tokens: int) -> dict[str, Any]:
+        """One optimizer step from the accumulated gradients; returns learning rate and gradient norm.
+
+        `losses` (n,), one per example, and the examples' `names` say what an error is about; `tokens` were trained on.
+        Raises ValueError if a loss or the gradient is not finite; nothing is updated then.
+        """
+        bad = [name for name, finite in zip(names, torch.isfinite(losses).tolist(), strict=True) if not finite]
+        if bad:
+            raise ValueError(self._not_finite(step, "the loss", bad))
+        lr = self.schedule.lr(step)
+        norm = float(update(self.optimizer, self.parameters, lr, self.config.optimizer.grad_clip))
+        if not norm < float("inf"):
+            raise ValueError(self._not_finite(step, "the gradient", names))
+        self.state.tokens += tokens
+        return {"lr": lr, "grad_norm": norm}
+
+    def _not_finite(self, step: int, what: str, names: Sequence[str]) -> str:
+        shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        return (
+            f"step {step}: {what} is not finite, at {shown}; lower {self.stage.section}.{self.stage.name}.optimizer.lr,"
+            " use precision fp32, or look at these examples"
+        )
+
+    def save(self, table: str, run: str) -> None:
+        """Stages the model directory and the training table. `run` of `table` is what was trained on.
+
+        Checkpoints are removed once the outputs are in place.
+        """
+        stage, state = self.stage, self.state
+        base = read_record(stage.dir("models", self.config.model))
+        directory = stage.stage_dir(run_dir("models", stage.name, stage.root))
+        self.policy.save(directory)
+        provenance = {
+            "source": stage.section,
+            "run": stage.name,
+            "base": {"name": self.config.model, "fingerprint": base["fingerprint"]},
+            "data": {"table": table, "run": run, "texts": texts_digest(stage.dir(table, run))},
+            "steps": self.schedule.steps,
+            "selected_step": self.schedule.steps if state.best_step is None else state.best_step,
+            "trust_remote_code": base["provenance"].get("trust_remote_code", False),
+        }
+        write_record(directory, provenance)
+        stage.write_rows(TrainingStep, (TrainingStep(**row) for row in state.rows))
+        stage.cost.tokens, stage.cost.device_s = state.tokens, state.device_s
+        stage.after_commit(self.checkpoints.remove)
+
+
+def start(stage: Stage) -> None:
+    """Seeds everything that draws: adapters' initial weights and dropout. (Data order has a generator of its own.)"""
+    torch.manual_seed(stage.params.seed)

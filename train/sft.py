@@ -1,0 +1,88 @@
+"""A model fine-tuned on demonstrations: the negative log-likelihood of completions after their prompts.
+
+Deliberately absent: loss on prompt tokens, padding (sequences are packed), a trainer
+framework, and timings in the table. `reduction` says how token losses become one number: `sequence`, the mean per
+sequence and then over the batch, as the NLL term of Iterative RPO has it; `token`, the mean over the batch's tokens.
+Both divide by counts of the whole batch, so `micro_tokens` changes no result.
+
+With `watch`, the chosen and rejected log-probs of some pairs are measured at every logged step: how fine-tuning on
+chosen completions moves the rejected ones too (Iterative RPO, Fig. 2).
+"""
+
+import torch
+from torch import Tensor
+
+from builders.model_files import load_tokenizer
+from schemas.ids import digest
+from schemas.sections import NONE, SftRun
+from stores.stage import Stage, run_stage
+from train import losses
+from train.data import Demo, Pair, hash_tokens, load_demos, load_pairs
+from train.policy import Policy
+from train.session import Session, start
+from train.validation import load_validator
+
+
+def train(session: Session, demos: list[Demo], watched: list[Pair]) -> None:
+    """Trains the session's policy in place."""
+    config: SftRun = session.stage.config
+    policy, micro_tokens = session.policy, config.optimizer.micro_tokens
+    for step in session.steps(lambda: watch(policy, watched, micro_tokens)):
+        batch = [demos[i] for i in session.schedule.batch(step)]
+        n_tokens = sum(len(demo.tokens.completion) for demo in batch)
+        parts: list[Tensor] = []
+        each: list[Tensor] = []
+        names: list[str] = []
+        for numbers in policy.micro_batches([[demo.tokens] for demo in batch], micro_tokens):
+            micro = [batch[i] for i in numbers]
+            logprobs = policy.logprobs([demo.tokens for demo in micro])
+            lengths = torch.tensor([len(demo.tokens.completion) for demo in micro], device=logprobs.device)
+            loss = losses.sft(logprobs, lengths, config.reduction, len(batch), n_tokens)
+            loss.backward()
+            parts.append(loss.detach())
+            each.append(logprobs.detach())
+            names += [demo.name for demo in micro]
+        taken = session.update(step, torch.cat(each), names, sum(demo.tokens.length for demo in batch))
+        mean = float(torch.stack(parts).sum())
+        session.log(step, {"loss": mean, "nll_loss": mean, "n_sequences": len(batch), "n_tokens": n_tokens} | taken)
+
+
+@torch.no_grad()
+def watch(policy: Policy, pairs: list[Pair], micro_tokens: int) -> dict[str, float]:
+    """Mean chosen and rejected log-prob of some pairs, as columns of the training table; none without pairs."""
+    both: list[Tensor] = []
+    for numbers in policy.micro_batches([pair.sequences for pair in pairs], micro_tokens):
+        micro = [pairs[i] for i in numbers]
+        logprobs = policy.logprobs([pair.chosen for pair in micro] + [pair.rejected for pair in micro])
+        both.append(logprobs.view(2, -1))
+    if not both:
+        return {}
+    chosen, rejected = torch.cat(both, 1).mean(1).tolist()
+    return {"chosen_logprob": chosen, "rejected_logprob": rejected}
+
+
+def run(stage: Stage) -> None:
+    config: SftRun = stage.config
+    start(stage)
+    model = stage.dir("models", config.model)
+    tokenizer = load_tokenizer(model)
+    demos = load_demos(stage, config.demos, tokenizer, config.max_tokens)
+    watched = []
+    if config.watch != NONE:
+        watched = load_pairs(stage, config.watch, tokenizer, config.max_tokens, config.watch_limit)
+    trained, seen = [demo.tokens for demo in demos], [s for pair in watched for s in pair.sequences]
+    policy = Policy.load(
+        model,
+        trained + seen,
+        precision=config.precision,
+        lora=config.lora,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
+    data_hash = digest([hash_tokens(trained), hash_tokens(seen)])
+    session = Session(stage, policy, len(demos), data_hash, load_validator(stage))
+    train(session, demos, watched)
+    session.save("demos", config.demos)
+
+
+if __name__ == "__main__":
+    run_stage("sft", run)

@@ -1,0 +1,118 @@
+"""Greedy accuracy on held-out problems during training, with the checkers that the pipeline uses.
+
+Accuracy is the share of *all* problems with a known answer: one without an extracted answer, or whose check is
+undecided, does not count as solved. Problems of a split named `test` are refused: a checkpoint is never chosen on
+test data.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from builders.checkers import Checker, checker_for, get_checker
+from builders.engines import Engine, Request
+from builders.engines.hf import HfEngine
+from schemas import Chat
+from schemas.ids import digest
+from schemas.sections import NONE, Sampling, TrainingRun
+from stores.stage import Stage
+from train.policy import Policy
+
+_BATCH = 128
+"""Prompts of one forward while generating."""
+
+MakeEngine = Callable[[PreTrainedModel, PreTrainedTokenizerBase], Engine]
+
+
+class Question(NamedTuple):
+    """A prompt, its problem's gold answer, and the name of the checker that compares."""
+
+    request: Request
+    gold: str
+    checker: str
+
+
+class Validator:
+    """Measures a policy's greedy accuracy on some questions."""
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        sampling: Sampling,
+        make_engine: MakeEngine = HfEngine,
+        make_checker: Callable[[str], Checker] = get_checker,
+    ):
+        self.questions, self.sampling = questions, sampling
+        self.make_engine, self.make_checker = make_engine, make_checker
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides an accuracy, except the policy."""
+        asked = [[*q.request, q.gold, q.checker] for q in self.questions]
+        rows = [[[m.model_dump() for m in part] if isinstance(part, tuple) else part for part in row] for row in asked]
+        used = [self.make_checker(name) for name in sorted({q.checker for q in self.questions})]
+        versions = [[c.name, c.version, c.rule_version] for c in used]
+        return digest([rows, self.sampling.model_dump(), versions])
+
+    def accuracy(self, policy: Policy) -> float:
+        """Share of the questions that the policy's greedy completion solves."""
+        with policy.generating() as model:
+            texts = dict(self._completions(self.make_engine(model, policy.tokenizer)))
+        return sum(self._solved(texts)) / len(self.questions)
+
+    def _completions(self, engine: Engine) -> Iterator[tuple[str, str]]:
+        for batch in engine.stream([q.request for q in self.questions], self.sampling, _BATCH):
+            yield from ((request.key, completion.text) for request, completion in batch)
+
+    def _solved(self, texts: dict[str, str]) -> Iterator[int]:
+        """The number of solved questions, per checker."""
+        for name in sorted({q.checker for q in self.questions}):
+            with self.make_checker(name) as checker:
+                mine = [q for q in self.questions if q.checker == name]
+                found = [(checker.extract(q.request.prefill, texts[q.request.key]), q.gold) for q in mine]
+                pairs = [(answer, gold) for answer, gold in found if answer is not None]
+                yield sum(verdict is True for verdict in checker.matches(pairs))
+
+
+def load_validator(stage: Stage) -> Validator | None:
+    """The validator that a training run asks for; None where `validation.prompts` is `none`.
+
+    Raises ValueError for test problems, sampling that is not greedy, and prompts without any known answer.
+    """
+    config: TrainingRun = stage.config
+    wanted, place = config.validation, f"{stage.section}.{stage.name}.validation"
+    if wanted.prompts == NONE:
+        return None
+    if wanted.problems == NONE:
+        raise ValueError(f"{place}.problems: name the problems run of prompts run '{wanted.prompts}'")
+    sampling = stage.params.sampling[wanted.sampling]
+    if sampling.temperature > 0:
+        raise ValueError(f"{place}.sampling: '{wanted.sampling}' is not greedy; use an entry with temperature 0")
+    questions = list(_questions(stage, wanted.prompts, wanted.problems, wanted.checker, place))
+    if not questions:
+        raise ValueError(
+            f"{place}: no prompt of '{wanted.prompts}' asks a problem of '{wanted.problems}' with a known answer;"
+            " name the problems run that the prompts were made from"
+        )
+    return Validator(questions, sampling)
+
+
+def _questions(stage: Stage, prompts: str, problems: str, checker: str, place: str) -> Iterable[Question]:
+    kinds = {row["problem_id"]: row for row in _rows(stage, "problems", problems, "split", "answer_kind")}
+    if any(row["split"] == "test" for row in kinds.values()):
+        raise ValueError(
+            f"{place}.problems: '{problems}' holds test problems, and a checkpoint chosen on them would make every test"
+            " figure too good; cut a validation part out of the training problems (shuffle, skip, limit)"
+        )
+    answers = {row["problem_id"]: row["answer"] for row in _rows(stage, "answers", problems, "answer")}
+    for prompt in stage.read("prompts", prompts).to_pylist():
+        problem = prompt["problem_id"]
+        if problem in kinds and problem in answers:
+            messages = tuple(Chat(**m) for m in prompt["messages"])
+            request = Request(prompt["prompt_id"], messages, prompt["prefill"], prompt["rendering"])
+            yield Question(request, answers[problem], checker_for(kinds[problem]["answer_kind"], checker))
+
+
+def _rows(stage: Stage, table: str, run: str, *columns: str) -> list[dict[str, str]]:
+    return stage.read(table, run, ["problem_id", *columns]).to_pylist()
