@@ -46,6 +46,7 @@ class Stage:
         self._staging = root / DATA / ".staging" / f"{section}-{name}"
         self._outputs: list[tuple[Path, Path]] = []
         self._rejects: list[pa.Table] = []
+        self._after: list[Callable[[], None]] = []
         shutil.rmtree(self._staging, ignore_errors=True)
 
     def dir(self, table: str, run: str) -> Path:
@@ -97,6 +98,12 @@ class Stage:
                 os.replace(final, staged.with_name(staged.name + ".old"))
             os.replace(staged, final)
         self.discard()
+        for action in self._after:
+            action()
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Something to do when all outputs are in place, such as removing the checkpoints that led to them."""
+        self._after.append(action)
 
     def discard(self) -> None:
         """Removes what was staged."""
