@@ -4,11 +4,14 @@ Every scan here is one pass, or is bounded per start: no text makes it slow, so 
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
 MAX_BOX = 2_000
-"""A box that holds more characters than that is taken as never closed."""
+"""A box that holds more characters than that is taken as never closed, and a line as ended."""
+MAX_MARKERS = 50
+"""Only so many of the last markers are looked at."""
 
 
 class Span(NamedTuple):
@@ -48,7 +51,7 @@ _CLOSING = {"$$": "$$", "$": "$", "\\[": "\\]", "\\(": "\\)"}
 def answering_part(prefill: str, text: str) -> str:
     """`prefill + text` up to where the model, having answered, goes on to ask itself another question."""
     full = prefill + text
-    answered = min((m.end for m in markers(full) if m.slot), default=len(full))
+    answered = next((m.end() for m in _MARKER.finditer(full) if m["slot"] is not None), len(full))
     box = _BOX.search(full)
     answered = min(answered, box.end()) if box else answered
     question = _NEXT_QUESTION.search(full, max(answered, len(prefill)))
@@ -56,11 +59,12 @@ def answering_part(prefill: str, text: str) -> str:
 
 
 def markers(full: str) -> list[Marker]:
-    """The marker phrases, in order: `Final answer:`, `The answer is`, `####`, and `A:` or `Answer:` opening a line.
+    """The last marker phrases, in order: `Final answer:`, `The answer is`, `####`, and `A:` or `Answer:` opening a line.
 
     `####` counts only before one value: four hashes are a heading in Markdown too.
     """
-    return [Marker(m.end(), m["slot"] is not None) for m in _MARKER.finditer(full)]
+    last = deque(_MARKER.finditer(full), MAX_MARKERS)
+    return [Marker(m.end(), m["slot"] is not None) for m in last]
 
 
 def line_after(full: str, start: int) -> Span:
@@ -72,8 +76,8 @@ def line_after(full: str, start: int) -> Span:
             end = full.find(_CLOSING[opening], start + 2, start + MAX_BOX)
             if end >= 0:
                 return Span(start, end + 2)
-    end = full.find("\n", start)
-    return Span(start, end if end >= 0 else len(full))
+    end = full.find("\n", start, start + MAX_BOX)
+    return Span(start, end if end >= 0 else min(len(full), start + MAX_BOX))
 
 
 def last_boxed(full: str) -> tuple[str, Span] | None:
