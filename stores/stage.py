@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas import TABLES, Reject, Row
+from schemas import TABLES, Reject, Row, arrow_schema
 from schemas.params import STAGES, Params, load_params
 from stores.parquet import Batches, read_table, rows_to_table, scan_table, sort_table, write_table
 from stores.paths import DATA, rejects_dir, run_dir
@@ -78,7 +78,8 @@ class Stage:
 
     def reject(self, rejects: Iterable[Reject] | pa.Table) -> None:
         """Keeps dropped candidates; they are written when the stage ends."""
-        self._rejects.append(rejects if isinstance(rejects, pa.Table) else rows_to_table(Reject, rejects))
+        table = rejects if isinstance(rejects, pa.Table) else rows_to_table(Reject, rejects)
+        self._rejects.append(table.cast(arrow_schema(Reject)))
 
     def stage_dir(self, final: Path) -> Path:
         """A directory to fill, which takes the place of `final` when the stage ends."""
