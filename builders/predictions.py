@@ -45,14 +45,12 @@ class Extractor:
 
         Raises ValueError for a sample whose problem or prompt is not in the runs that were given.
         """
+        schema = arrow_schema(Prediction)
         for batch in batches:
             seen: dict[tuple[str, str, str], Answer] = {}
-            rows = [self._row(*row, seen=seen) for row in zip(*(batch[c].to_pylist() for c in SAMPLE_COLUMNS), strict=True)]
-            columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in arrow_schema(Prediction)]
-            yield pa.RecordBatch.from_arrays(
-                [pa.array(c, f.type) for c, f in zip(columns, arrow_schema(Prediction), strict=True)],
-                schema=arrow_schema(Prediction),
-            )
+            samples = zip(*(batch[column].to_pylist() for column in SAMPLE_COLUMNS), strict=True)
+            rows = [dict(zip(schema.names, self._row(*sample, seen=seen), strict=True)) for sample in samples]
+            yield pa.RecordBatch.from_pylist(rows, schema)
 
     def _row(
         self, sample: str, prompt: str | None, problem: str, text: str, seen: dict[tuple[str, str, str], Answer]

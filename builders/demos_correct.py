@@ -1,0 +1,37 @@
+"""`demos_correct`: one row per correct sample, to be imitated by fine-tuning (STaR, rejection sampling).
+
+Rejects say why each of the others is none: its verdict (`wrong`, `no_answer`, `undecided`); `unknown_prompt` (it
+answers no prompt); `truncated` (it has no ending, which a demo teaches); `duplicate` (an earlier sample of its problem
+has the text, if `deduplicate`); `capped` (`max_per_problem` earlier ones were taken). Earlier is a lower index.
+"""
+
+from builders.demo_tables import write_demos
+from stores.duck import Duck, sql_file
+from stores.stage import Stage, run_stage
+
+
+def run(stage: Stage) -> None:
+    """Writes one run of demos from correct samples.
+
+    Raises ValueError if the rewards are of other samples.
+    """
+    config = stage.config
+    with Duck() as duck:
+        duck.view("samples", "samples", [stage.dir("samples", config.samples)])
+        duck.view("rewards", "rewards", [stage.dir("rewards", config.rewards)])
+        _check_rewards(stage, duck)
+        params = {"max_per_problem": config.max_per_problem, "deduplicate": config.deduplicate}
+        write_demos(stage, duck, sql_file(__file__, "demos_correct"), params)
+
+
+def _check_rewards(stage: Stage, duck: Duck) -> None:
+    missing = duck.table("select sample_id from samples anti join rewards using (sample_id) limit 1")
+    if len(missing):
+        raise ValueError(
+            f"demos_correct.{stage.name}: sample {missing['sample_id'][0]} has no reward in run"
+            f" '{stage.config.rewards}'; name the rewards of samples run '{stage.config.samples}'"
+        )
+
+
+if __name__ == "__main__":
+    run_stage("demos_correct", run)

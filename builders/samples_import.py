@@ -1,0 +1,80 @@
+"""`samples_import`: one row per completion of a user's file, as a sample.
+
+A row finds its problem by our `problem_id`, if that is mapped, or else by its question (exactly, but for whitespace
+around it), and its prompt as the one prompt of that problem in the prompts run (`none`: it answers no prompt). Its
+index is the mapped one, or its place in the file among the rows of its problem and model. Two rows of one problem and
+model with one index are an error; two with the same text are two samples.
+
+Rejects: `unknown_problem`, `unknown_prompt` (the problem has none in the run), `empty` (no text); the detail says
+which row of the file, counted from 1 (JSONL: which line).
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builders.given_samples import TokenCounter, given_samples
+from builders.imported_files import SCHEMA, imported_batches
+from schemas import Sample
+from schemas.ids import digest, sample_id
+from schemas.sections import NONE
+from stores.duck import Duck, literal, sql_file
+from stores.stage import Stage, run_stage
+
+REJECTS = """
+select problem_id, null::varchar as prompt_id, null::varchar as sample_id, reason, 'row ' || file_row as detail
+from numbered where reason is not null order by file_row
+"""
+
+
+def run(stage: Stage) -> None:
+    """Writes one run of imported samples."""
+    config = stage.config
+    path = stage.root / config.path
+    counter = None if config.model == NONE else TokenCounter(stage.dir("models", config.model))
+    with tempfile.TemporaryDirectory(prefix="pairwright-") as scratch, Duck() as duck:
+        _load(duck, path, config.columns, Path(scratch) / "imported.parquet")
+        duck.register("problem_keys", _problem_keys(stage))
+        asked = [] if config.prompts == NONE else [stage.dir("prompts", config.prompts)]
+        duck.view("prompts", "prompts", asked)
+        query = sql_file(__file__, "samples_import")
+        duck.register("numbered", duck.table(query, {"asks": bool(asked)}))
+        for row in duck.table(sql_file(__file__, "samples_import_mistakes")).to_pylist():
+            raise ValueError(f"{path}: row {row['file_row']}: {row['mistake']}")
+        stage.reject(duck.table(REJECTS))
+        rows = duck.batches(sql_file(__file__, "samples_import_rows"))
+        stage.write(Sample, (given_samples(_with_ids(batch), counter) for batch in rows))
+
+
+def _load(duck: Duck, path: Path, columns: Mapping[str, str], scratch: Path) -> None:
+    """Adds the views `imported`, over a scratch copy of the file, and `models`, its models' names and fingerprints."""
+    with pq.ParquetWriter(scratch, SCHEMA, compression="zstd") as writer:
+        for batch in imported_batches(path, columns):
+            writer.write_batch(batch)
+    duck.execute(f"create view imported as select * from read_parquet({literal(str(scratch))})")
+    names = duck.table("select distinct model from imported order by model")
+    fingerprints = [digest(["import", name]) for name in names["model"].to_pylist()]
+    duck.register("models", names.append_column("fingerprint", pa.array(fingerprints, pa.string())))
+
+
+def _problem_keys(stage: Stage) -> pa.Table:
+    """`problem_key` and `problem_id` of the problems run: the question without whitespace around it, or the id."""
+    problems = stage.read("problems", stage.config.problems, ["problem_id", "question"])
+    if "problem_id" in stage.config.columns:
+        keys = problems["problem_id"]
+    else:
+        keys = pa.array([question.strip() for question in problems["question"].to_pylist()], pa.string())
+    return pa.table({"problem_key": keys, "problem_id": problems["problem_id"]})
+
+
+def _with_ids(rows: pa.Table) -> pa.Table:
+    columns = (rows[name].to_pylist() for name in ("prompt_id", "problem_id", "model_fingerprint", "index"))
+    ids = [sample_id(prompt or problem, model, index) for prompt, problem, model, index in zip(*columns, strict=True)]
+    return rows.append_column("sample_id", pa.array(ids, pa.string()))
+
+
+if __name__ == "__main__":
+    run_stage("samples_import", run)

@@ -1,0 +1,50 @@
+-- One row per sample: whether it becomes a demo (`reason` null), or why not. `samples` and `rewards` are views.
+-- $deduplicate: of one problem's equal texts only the first counts; $max_per_problem (null: none): the cap. Samples
+-- count in the order of their index, which takes from all prompts and settings of a problem in turn.
+with judged as (
+    select
+        samples.sample_id,
+        samples.prompt_id,
+        samples.problem_id,
+        samples."index",
+        samples.text_hash,
+        case
+            when rewards.verdict <> 'correct' then rewards.verdict
+            when samples.prompt_id is null then 'unknown_prompt'
+            when samples.finish_reason = 'length' then 'truncated'
+        end as reason
+    from samples
+    inner join rewards using (sample_id)
+),
+
+distinct_texts as (
+    select
+        *,
+        $deduplicate and row_number() over (
+            partition by problem_id, text_hash order by "index", sample_id
+        ) > 1 as repeated
+    from judged
+    where reason is null
+),
+
+counted as (
+    select
+        *,
+        case when not repeated then row_number() over (
+            partition by problem_id, repeated order by "index", sample_id
+        ) end as place
+    from distinct_texts
+)
+
+select
+    judged.problem_id,
+    judged.prompt_id,
+    judged.sample_id,
+    judged.text_hash as demo_text_hash,
+    coalesce(
+        judged.reason,
+        case when counted.repeated then 'duplicate' when counted.place > $max_per_problem then 'capped' end
+    ) as reason
+from judged
+left join counted using (sample_id)
+order by judged.prompt_id, judged.sample_id
