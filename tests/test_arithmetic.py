@@ -59,13 +59,12 @@ def test_default_problems_are_short_and_mostly_below_200() -> None:
 
 def test_a_seed_gives_the_same_problems_everywhere() -> None:
     assert generate(0, (2, 4), 1)[0] == WordProblem(
-        "Leo bakes 8 pies a day for 8 days. Gina bakes 3 pies a day for 2 days."
-        " How many more pies does Leo bake than Gina?",
-        "Leo bakes 8 * 8 = 64. Gina bakes 3 * 2 = 6. That is 64 - 6 = 58 more.",
-        "58",
+        "Hugo buys 3 cups for 3 coins each and 2 beads for 4 coins each. How many coins does Hugo pay?",
+        "The cups cost 3 * 3 = 9. The beads cost 2 * 4 = 8. Hugo pays 9 + 8 = 17.",
+        "17",
         3,
     )
-    assert digest([list(problem) for problem in generate(7, (1, 6), 300)]) == "a973805dbe435117"
+    assert digest([list(problem) for problem in generate(7, (1, 6), 300)]) == "9cb16762cbc26135"
 
 
 def test_windows_of_one_stream_share_nothing() -> None:
