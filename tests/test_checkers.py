@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from fractions import Fraction
@@ -323,6 +325,14 @@ def test_the_checker_follows_the_answer_kind_unless_it_is_named() -> None:
         checker_for("choice", "auto")
     with pytest.raises(ValueError, match="no checker 'nubmer'"):
         get_checker("nubmer")
+
+
+def test_importing_checkers_imports_nothing_heavy() -> None:
+    heavy = "{'duckdb', 'sympy', 'math_verify', 'torch', 'dvc'}"
+    code = f"import sys; from builders.checkers import latex, verdicts; print({heavy} & set(sys.modules) or 'none')"
+    root = Path(__file__).parent.parent
+    found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "none"
 
 
 def test_verdicts_of_texts_in_memory() -> None:

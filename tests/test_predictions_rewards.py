@@ -1,5 +1,11 @@
 """The stages `predictions` and `rewards`, and the same on tables in memory."""
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
@@ -12,6 +18,7 @@ from stores.parquet import read_table, rows_to_table
 from stores.paths import rejects_dir, run_dir
 from stores.stage import execute
 from tests import stage_world as world
+from tests.conftest import REPOSITORY
 
 CATS, SUM, HALF = world.problem("Legs of 2 cats?"), world.problem("3 + 4?"), world.problem("Half of x?", "latex")
 ASKED = {p.problem_id: world.prompt(p, prefill) for p, prefill in ((CATS, ""), (SUM, "3 + 4"), (HALF, ""))}
@@ -164,6 +171,45 @@ def test_inputs_that_do_not_fit_are_named(made: None, change, message: str) -> N
     with pytest.raises(ValueError, match=message):
         execute("predictions", "p", predictions.run)
     assert not run_dir("predictions", "p").exists()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+def test_a_killed_run_leaves_nothing_and_the_next_gives_the_same_bytes(
+    made: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kill -9 while a comparison hangs: no half-written table stays, and no worker that computes for ever."""
+    hangs = world.sample(ASKED[HALF.problem_id], 90, r"\boxed{9^{9^{9^{9^{9}}}} + \sqrt{7}}")
+    samples = sorted([*SAMPLES, hangs], key=lambda s: s.sample_id)
+    world.write("samples", "drawn", samples)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    execute("predictions", "p", predictions.run)
+    process = subprocess.Popen([sys.executable, "-m", "builders.rewards", "r"])
+    wait_for(lambda: children(process.pid))
+    time.sleep(2.0)
+    workers = children(process.pid)
+    process.kill()
+    process.wait()
+    assert not run_dir("rewards", "r").exists()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    written = []
+    for _ in range(2):
+        execute("rewards", "r", rewards.run)
+        written.append((run_dir("rewards", "r") / "part-00000.parquet").read_bytes())
+    assert written[0] == written[1]
+    verdicts = {row["sample_id"]: row["verdict"] for row in world.read("rewards", "r")}
+    assert verdicts == {key: row[5] for key, row in EXPECTED.items()} | {hangs.sample_id: "undecided"}
 
 
 def test_corrupt_predictions_are_one_clear_error(made: None) -> None:

@@ -10,6 +10,6 @@ select
     imported.finish_reason
 from numbered
 inner join imported using (file_row)
-inner join models using (model)
+inner join models on numbered.model = models.model
 where numbered.reason is null
 order by coalesce(numbered.prompt_id, numbered.problem_id), left(models.fingerprint, 8), numbered."index"

@@ -1,0 +1,265 @@
+"""The stages `samples_gold` and `samples_import`."""
+
+import csv
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from builders import samples_gold, samples_import
+from schemas.ids import digest, sample_id, text_hash
+from stores.paths import run_dir
+from stores.stage import execute
+from tests import stage_world as world
+
+CATS, SUM, HARD = world.problem("Legs of 2 cats?"), world.problem("  What is\n3 + 4? "), world.problem("Is P = NP?")
+PROMPTS = {p.problem_id: world.prompt(p) for p in (CATS, SUM)}
+ENDING = "\n#### {answer} {x}"
+
+
+def write_tokenizer(directory: Path) -> None:
+    """A model directory with a tokenizer of whitespace words, which would truncate and pad if it were let."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+
+    directory.mkdir(parents=True)
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=9)
+    tokenizer.save(str(directory / "tokenizer.json"))
+
+
+def gold(model: str = "none", ending: str = ENDING) -> None:
+    world.write_params(samples_gold={"gold": {"problems": "train", "ending": ending, "model": model}})
+    execute("samples_gold", "gold", samples_gold.run)
+
+
+@pytest.fixture
+def problems(workspace: Path) -> None:
+    world.write("problems", "train", [CATS, SUM, HARD])
+    world.write("answers", "train", [world.answer(CATS, "8"), world.answer(SUM, "7")])
+    world.write("prompts", "train", list(PROMPTS.values()))
+    world.write(
+        "solutions",
+        "train",
+        [world.solution(CATS, "2 × 4 {y}"), world.solution(CATS, "4 + 4", 1), world.solution(SUM, "3 + 4 = 7")],
+    )
+
+
+def test_gold_solutions_become_samples_with_their_ending(problems: None) -> None:
+    gold()
+    found = {(row["problem_id"], row["index"]): row for row in world.read("samples", "gold")}
+    assert {key: row["text"] for key, row in found.items()} == {
+        (CATS.problem_id, 0): "2 × 4 {y}\n#### 8 {x}",
+        (CATS.problem_id, 1): "4 + 4\n#### 8 {x}",
+        (SUM.problem_id, 0): "3 + 4 = 7\n#### 7 {x}",
+    }
+    fingerprint = digest(["gold", "natural", ENDING])
+    for (problem, index), row in found.items():
+        assert row == row | {
+            "sample_id": sample_id(problem, fingerprint, index), "prompt_id": None, "model": "gold",
+            "model_fingerprint": "gold", "temperature": None, "seed": None, "finish_reason": "stop",
+            "text_hash": text_hash(row["text"]), "n_chars": len(row["text"]), "n_tokens": None, "token_ids": None,
+        }  # fmt: skip
+    assert world.rejects("samples_gold", "gold") == [(HARD.problem_id, None, "no_solution", "")]
+
+
+def test_gold_tokens_count_the_ending(problems: None) -> None:
+    write_tokenizer(run_dir("models", "base"))
+    gold(model="base")
+    assert {row["text"]: row["n_tokens"] for row in world.read("samples", "gold")} == {
+        "2 × 4 {y}\n#### 8 {x}": 8,
+        "4 + 4\n#### 8 {x}": 7,
+        "3 + 4 = 7\n#### 7 {x}": 9,
+    }
+
+
+def test_a_model_without_a_tokenizer_is_named(problems: None) -> None:
+    run_dir("models", "base").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"tokenizer\.json: not there; name a model with a tokenizer"):
+        gold(model="base")
+
+
+def test_a_solution_without_a_gold_answer_needs_none_if_the_ending_does_not(problems: None) -> None:
+    world.write("answers", "train", [world.answer(CATS, "8")])
+    gold()
+    assert (SUM.problem_id, None, "no_answer", "") in world.rejects("samples_gold", "gold")
+    assert {row["problem_id"] for row in world.read("samples", "gold")} == {CATS.problem_id}
+    gold(ending="")
+    assert [row["text"] for row in world.read("samples", "gold") if row["problem_id"] == SUM.problem_id] == [
+        "3 + 4 = 7"
+    ]
+
+
+ROWS = [
+    {"q": "Legs of 2 cats?", "out": "It is 8.", "who": "m1", "why": "stop"},
+    {"q": "What is\n3 + 4?\n", "out": 'It is 7, "so",\n\u2028 done ü', "who": "m1", "why": "length"},
+    {"q": "Legs of 2 cats?", "out": "It is 9.", "who": "m2", "why": None},
+    {"q": "Legs of 2 cats?", "out": "It is 8.", "who": "m1", "why": "stop"},
+    {"q": "Legs of 9 cats?", "out": "It is 36.", "who": "m1", "why": "stop"},
+    {"q": "Legs of 2 cats?", "out": " \n", "who": "m1", "why": "stop"},
+    {"q": "Is P = NP?", "out": "No.", "who": "m1", "why": "stop"},
+]
+COLUMNS = {"question": "q", "text": "out", "model": "who", "finish_reason": "why"}
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_jsonl_gz(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_bytes(gzip.compress("\n".join(json.dumps(row) for row in rows).encode()))
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def imported(name: str = "file.jsonl", columns: dict[str, str] | None = None, **settings: str) -> None:
+    run = {"problems": "train", "prompts": "train", "path": name, "columns": columns or COLUMNS, "model": "none"}
+    world.write_params(samples_import={"file": run | settings})
+    execute("samples_import", "file", samples_import.run)
+
+
+@pytest.mark.parametrize(
+    ("name", "writer"),
+    [
+        ("file.jsonl", write_jsonl),
+        ("file.jsonl.gz", write_jsonl_gz),
+        ("file.csv", write_csv),
+        ("file.parquet", write_parquet),
+    ],
+)
+def test_a_file_becomes_samples_of_its_problems_prompts(
+    problems: None, name: str, writer: Callable[[Path, list[dict[str, Any]]], None]
+) -> None:
+    writer(Path(name), ROWS)
+    imported(name)
+    cats, added = PROMPTS[CATS.problem_id].prompt_id, PROMPTS[SUM.problem_id].prompt_id
+    first, second = digest(["import", "m1"]), digest(["import", "m2"])
+    found = world.read("samples", "file")
+    assert {(r["sample_id"], r["text"], r["model"], r["model_fingerprint"], r["finish_reason"]) for r in found} == {
+        (sample_id(cats, first, 0), "It is 8.", "m1", first, "stop"),
+        (sample_id(cats, first, 1), "It is 8.", "m1", first, "stop"),
+        (sample_id(cats, second, 0), "It is 9.", "m2", second, "stop"),
+        (sample_id(added, first, 0), ROWS[1]["out"], "m1", first, "length"),
+    }
+    assert all(r["n_chars"] == len(r["text"]) and r["text_hash"] == text_hash(r["text"]) for r in found)
+    assert sorted(world.rejects("samples_import", "file"), key=lambda r: r[3]) == [
+        (None, None, "unknown_problem", "row 5"),
+        (CATS.problem_id, None, "empty", "row 6"),
+        (HARD.problem_id, None, "unknown_prompt", "row 7"),
+    ]
+    assert len(found) + 3 == len(ROWS)
+
+
+def test_without_prompts_samples_answer_problems(problems: None) -> None:
+    write_tokenizer(run_dir("models", "base"))
+    write_jsonl(Path("file.jsonl"), ROWS)
+    imported(prompts="none", model="base")
+    found = world.read("samples", "file")
+    assert {row["prompt_id"] for row in found} == {None}
+    assert {row["text"]: row["n_tokens"] for row in found} == {
+        "It is 8.": 4,
+        "It is 9.": 4,
+        "No.": 2,
+        ROWS[1]["out"]: 6,
+    }
+    assert all(row["sample_id"].startswith(f"{row['problem_id']}-") for row in found)
+
+
+def test_rows_find_problems_by_id_and_bring_their_index(problems: None) -> None:
+    write_csv(
+        Path("file.csv"),
+        [{"id": CATS.problem_id, "t": "8", "n": "12"}, {"id": CATS.problem_id, "t": "9", "n": "3"}],
+    )
+    imported("file.csv", {"problem_id": "id", "text": "t", "index": "n"})
+    assert [(row["index"], row["text"], row["model"]) for row in world.read("samples", "file")] == [
+        (3, "9", "imported"),
+        (12, "8", "imported"),
+    ]
+
+
+def test_the_order_of_the_file_only_moves_indices(problems: None) -> None:
+    rows = [{"q": q, "out": f"{q} {i}", "n": i} for i in range(300) for q in ("Legs of 2 cats?", "What is\n3 + 4?")]
+    columns = {"question": "q", "text": "out", "index": "n"}
+    written = []
+    for order in (rows, rows[::-1]):
+        write_jsonl(Path("file.jsonl"), order)
+        imported(columns=columns)
+        written.append((run_dir("samples", "file") / "part-00000.parquet").read_bytes())
+    assert len(world.read("samples", "file")) == 600
+    assert written[0] == written[1]
+
+
+MISTAKES: list[tuple[str, str | bytes, dict[str, str], str]] = [
+    ("file.txt", "", COLUMNS, r"file\.txt: not a kind of file that is read"),
+    ("none.jsonl", "", COLUMNS, r"none\.jsonl: no such file"),
+    ("file.jsonl", '{"q": "a"}', COLUMNS, r"row 1 has no column 'out' \(mapped as `text`; have 'q'\)"),
+    ("file.jsonl", '\n{"q": }', COLUMNS, r"row 2 is not JSON"),
+    ("file.jsonl", "[1]", COLUMNS, r"row 1 is no JSON object"),
+    ("file.jsonl", '{"q": "a", "out": 5}', {"question": "q", "text": "out"}, r"row 1: 'out' is no text but 5"),
+    ("file.jsonl", b"\xff\xfe\x00", COLUMNS, r"not readable as UTF-8"),
+    ("file.jsonl.gz", b"\x1f\x8b\x08 not really", COLUMNS, r"file\.jsonl\.gz: not readable"),
+    ("file.parquet", b"PAR1 no", COLUMNS, r"not a readable Parquet file"),
+    ("file.csv", "q,out,i\na,b,x\n", {"question": "q", "text": "out", "index": "i"}, r"row 1: index 'x' is no number"),
+    ("file.csv", "q,out,i\na,b,10000\n", {"question": "q", "text": "out", "index": "i"}, r"index '10000'"),
+    (
+        "file.csv",
+        "q,out,f\na,b,died\n",
+        {"question": "q", "text": "out", "finish_reason": "f"},
+        r"row 1: finish_reason",
+    ),
+    (
+        "file.csv",
+        "q,out,i\nLegs of 2 cats?,b,1\nLegs of 2 cats?,c,1\n",
+        {"question": "q", "text": "out", "index": "i"},
+        r"row 2: an earlier row has the same problem, model and index",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "columns", "message"), MISTAKES)
+def test_mistakes_in_a_file_name_the_row(
+    problems: None, name: str, content: str | bytes, columns: dict[str, str], message: str
+) -> None:
+    if not name.startswith("none"):
+        Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ValueError, match=message) as error:
+        imported(name, columns)
+    assert "\n" not in str(error.value)
+    assert not run_dir("samples", "file").exists()
+
+
+def test_several_prompts_of_a_problem_are_an_error(problems: None) -> None:
+    world.write("prompts", "train", [*PROMPTS.values(), world.prompt(CATS, words=" Think.")])
+    write_jsonl(Path("file.jsonl"), ROWS)
+    with pytest.raises(ValueError, match="row 1: its problem has several prompts"):
+        imported()
+
+
+def test_a_question_of_several_problems_is_an_error(problems: None) -> None:
+    world.write("problems", "train", [CATS, world.problem("Legs of 2 cats? ")])
+    write_jsonl(Path("file.jsonl"), ROWS)
+    with pytest.raises(ValueError, match="row 1: its question is that of several problems; map `problem_id`"):
+        imported(prompts="none")
+
+
+def test_more_samples_than_ids_can_number_are_an_error(problems: None) -> None:
+    write_jsonl(Path("file.jsonl"), [{"q": "Legs of 2 cats?", "out": "8"}] * 10_001)
+    with pytest.raises(ValueError, match="sample index 10000"):
+        imported(columns={"question": "q", "text": "out"})
