@@ -175,3 +175,8 @@ def _full_disk(root: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         remedy = f"{root}: {error}; free space or point PAIRWRIGHT_LEDGER elsewhere (what was committed is intact)"
         raise OSError(errno.ENOSPC if "full" in str(error) else errno.EIO, remedy) from None
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.IntegrityError):
+            raise
+        remedy = f"{root / 'ledger.sqlite'}: {error}; restore that file or point PAIRWRIGHT_LEDGER elsewhere"
+        raise OSError(errno.EIO, remedy) from None

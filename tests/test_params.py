@@ -1,0 +1,242 @@
+"""`params.yaml`: every mistake is one line that names the place and the remedy; references make the graph of runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from schemas import TABLES
+from schemas.params import STAGES, Params, RunInput, load_params, parse_params, run_inputs, table_runs
+from schemas.sections import SftRun
+from tests.small_store import PARAMS
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+OPTIMIZER = {"lr": 0.1, "batch_size": 2, "steps": 3}
+VALIDATION = {"prompts": "train", "problems": "train", "sampling": "explore"}
+SFT = {"model": "base", "demos": "gold", "watch": "none", "optimizer": OPTIMIZER, "validation": VALIDATION}
+DELETE = object()
+
+
+def params_text(changes: dict[str, Any] | None = None) -> str:
+    """The small store's params with values set (or deleted) at dotted places."""
+    params = yaml.safe_load(yaml.safe_dump({**PARAMS, "sft": {"m0": SFT}}))
+    for place, value in (changes or {}).items():
+        *path, last = place.split(".")
+        block = params
+        for key in path:
+            block = block[key]
+        if value is DELETE:
+            del block[last]
+        else:
+            block[last] = value
+    return yaml.safe_dump(params, sort_keys=False)
+
+
+def mistakes(changes: dict[str, Any]) -> list[str]:
+    with pytest.raises(ValueError) as error:
+        parse_params(params_text(changes))
+    return str(error.value).splitlines()
+
+
+RUN = "samples.irpo_0"
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key, near": ({f"{RUN}.promts": "x"}, f"{RUN}.promts: unknown key (did you mean 'prompts'?)"),
+    "unknown key, far": (
+        {"predictions.irpo_0.zzz": 1},
+        "predictions.irpo_0.zzz: unknown key (have 'checker', 'problems', 'prompts', 'samples')",
+    ),
+    "unknown nested key": (
+        {"sft.m0.optimizer.learning_rat": 1},
+        "sft.m0.optimizer.learning_rat: unknown key (have 'batch_size', 'betas', 'epochs', 'grad_clip', 'lr',"
+        " 'micro_tokens', 'schedule', 'steps', 'warmup', 'weight_decay')",
+    ),
+    "unknown section": ({"sample": {}}, "sample: unknown key (did you mean 'samples'?)"),
+    "unknown key of report": (
+        {"report.iteration": []},
+        "report.iteration: unknown key (did you mean 'iterations'?)",
+    ),
+    "missing section": ({"sft": DELETE}, "sft: missing (add it; `sft: {}` for an unused section)"),
+    "missing key": ({f"{RUN}.n": DELETE}, f"{RUN}.n: missing (add it)"),
+    "missing slot": (
+        {"pairs_outcome.irpo_0.gold": DELETE},
+        "pairs_outcome.irpo_0.gold: missing (add it; `gold: none` where it is not used)",
+    ),
+    "missing required slot": ({f"{RUN}.prompts": DELETE}, f"{RUN}.prompts: missing (add it)"),
+    "missing nested slot": (
+        {"sft.m0.validation.problems": DELETE},
+        "sft.m0.validation.problems: missing (add it; `problems: none` where it is not used)",
+    ),
+    "dangling run": (
+        {f"{RUN}.prompts": "trian"},
+        f"{RUN}.prompts: no entry 'trian' under 'prompts' (have 'train')",
+    ),
+    "dangling entry": (
+        {f"{RUN}.sampling": "gredy"},
+        f"{RUN}.sampling: no entry 'gredy' under 'sampling' (have 'explore')",
+    ),
+    "dangling nested entry": (
+        {"sft.m0.validation.sampling": "x"},
+        "sft.m0.validation.sampling: no entry 'x' under 'sampling' (have 'explore')",
+    ),
+    "a run of another table": (
+        {f"{RUN}.prompts": "gold"},
+        f"{RUN}.prompts: no entry 'gold' under 'prompts' (have 'train')",
+    ),
+    "none where a run is needed": (
+        {f"{RUN}.prompts": "none"},
+        f"{RUN}.prompts: no entry 'none' under 'prompts' (have 'train')",
+    ),
+    "nothing to refer to": (
+        {"prompts": {}, "samples": {}, "predictions": {}, "rewards": {}, "demos_correct": {}, "pairs_outcome": {},
+         "reference": {}, "sft": {}},
+        "demos_gold.gold.prompts: no entry 'train' under 'prompts' (have none)",
+    ),
+    "ambiguous run": (
+        {"demos_correct.gold": {"samples": "irpo_0", "rewards": "irpo_0"}},
+        "demos_correct.gold: table 'demos' already has a run 'gold' from 'demos_gold'; rename one",
+    ),
+    "ambiguous model": (
+        {"sft.base": SFT},
+        "sft.base: table 'models' already has a run 'base' from 'models'; rename one",
+    ),
+    "reserved name": (
+        {"demos_correct.none": {"samples": "irpo_0", "rewards": "irpo_0"}},
+        "demos_correct.none: 'none' is reserved for the empty run; choose another name",
+    ),
+    "bad name": (
+        {"demos_correct.Star-1": {"samples": "irpo_0", "rewards": "irpo_0"}},
+        "demos_correct.Star-1: names are lower-case letters, digits and '_', starting with a letter",
+    ),
+    "wrong type": (
+        {f"{RUN}.n": "many"},
+        f"{RUN}.n: Input should be a valid integer, unable to parse string as an integer (have 'many')",
+    ),
+    "out of range": ({f"{RUN}.n": 0}, f"{RUN}.n: Input should be greater than or equal to 1 (have 0)"),
+    "not a choice": ({f"{RUN}.engine": "hff"}, f"{RUN}.engine: Input should be 'hf' or 'scripted' (have 'hff')"),
+    "model without revision": (
+        {"models.base": {"hub": "a/b", "path": "data/none", "vocabulary": "none"}},
+        "models.base: a Hub model needs a pinned `revision` (the commit hash on its Hub page)",
+    ),
+    "model of two sources": (
+        {"models.base.hub": "a/b"},
+        "models.base: give exactly one of hub, path, config, script (have hub, script)",
+    ),
+    "model of no source": (
+        {"models.base.script": DELETE},
+        "models.base: give exactly one of hub, path, config, script (have none)",
+    ),
+    "model without words": (
+        {"models.base": {"path": "data/none", "config": {"model_type": "llama"}, "vocabulary": "none"}},
+        "models.base: `config` and `vocabulary` go together: an initialised model needs words, others do not",
+    ),
+    "both steps and epochs": (
+        {"sft.m0.optimizer.epochs": 1},
+        "sft.m0.optimizer: give exactly one of `epochs`, `steps`",
+    ),
+    "neither steps nor epochs": (
+        {"sft.m0.optimizer.steps": DELETE},
+        "sft.m0.optimizer: give exactly one of `epochs`, `steps`",
+    ),
+    "import without a text": (
+        {"samples_import.mine": {"problems": "train", "prompts": "none", "path": "f", "columns": {"question": "q"},
+                                 "model": "none"}},
+        "samples_import.mine: columns: `text` and one of `question`, `problem_id` must be mapped",
+    ),
+    "report of a model that is not evaluated": (
+        {"report.iterations": ["m0"]},
+        "report.iterations: no entry 'm0' under 'evaluate' (have none)",
+    ),
+    "comparison of a model that is not evaluated": (
+        {"report.comparisons": [{"baseline": "m0", "candidate": "m0"}]},
+        "report.comparisons: no entry 'm0' under 'evaluate' (have none)",
+    ),
+    "plot of a run that is not trained": (
+        {"report.training": ["m1"]},
+        "report.training: no entry 'm1' under 'training' (have 'm0')",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_the_place_and_the_remedy(changes: dict[str, Any], message: str) -> None:
+    assert f"params.yaml: {message}" in mistakes(changes)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    found = mistakes({f"{RUN}.prompts": "x", f"{RUN}.sampling": "y", "demos_correct.star.rewards": "z"})
+    assert [line.split(": ")[1] for line in found] == [
+        f"{RUN}.prompts",
+        f"{RUN}.sampling",
+        "demos_correct.star.rewards",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "params.yaml: not valid YAML: "),
+        ("", "params.yaml: "),
+        ("- a\n- b", "params.yaml: "),
+        ("!!python/object/apply:os.getcwd []", "params.yaml: not valid YAML: "),
+    ],
+    ids=["broken", "empty", "a list", "a Python object"],
+)
+def test_text_that_is_no_params_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        parse_params(text)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"params.yaml: no such file; run in the project's directory"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("path", ["params.yaml", *sorted(p.name for p in (REPOSITORY / "recipes").glob("*.yaml"))])
+def test_every_shipped_params_file_is_valid(path: str) -> None:
+    full = REPOSITORY / (path if path == "params.yaml" else f"recipes/{path}")
+    params = load_params(full)
+    assert set(Params.model_fields) == set(yaml.safe_load(full.read_text()))
+    assert params.report is not None
+
+
+def test_defaults_are_filled_in() -> None:
+    m0 = parse_params(params_text()).sft["m0"]
+    assert isinstance(m0, SftRun)
+    assert (m0.optimizer.betas, m0.reduction, m0.validation.every) == ((0.9, 0.999), "sequence", 100)
+
+
+def test_table_runs_are_those_of_all_sections_that_write_it() -> None:
+    params = parse_params(params_text())
+    assert table_runs(params, "samples") == {"irpo_0": "samples", "irpo_1": "samples", "gold": "samples_gold"}
+    assert table_runs(params, "models") == {"base": "models", "m0": "sft"}
+    assert table_runs(params, "training") == {"m0": "sft"}
+    assert table_runs(params, "nothing") == {}
+
+
+def test_run_inputs_leave_none_out_and_name_nested_slots() -> None:
+    edges = run_inputs(parse_params(params_text()))
+    assert [e for e in edges if (e.table, e.run) == ("models", "m0")] == [
+        RunInput("models", "m0", "model", "models", "base"),
+        RunInput("models", "m0", "validation.prompts", "prompts", "train"),
+        RunInput("models", "m0", "validation.problems", "problems", "train"),
+        RunInput("models", "m0", "demos", "demos", "gold"),
+    ]
+    assert {e.table for e in edges if e.run == "m0"} == {"models", "training"}
+    assert [e[2:] for e in edges if e.table == "samples" and e.run == "gold"] == [("problems", "problems", "train")]
+    assert not [e for e in edges if e.input_run == "none" or e.input_table == "sampling"]
+
+
+def test_every_edge_leads_to_a_run() -> None:
+    params = load_params(REPOSITORY / "params.yaml")
+    for edge in run_inputs(params):
+        assert edge.input_run in table_runs(params, edge.input_table), edge
+        assert edge.run in table_runs(params, edge.table), edge
+
+
+def test_every_stage_writes_known_tables() -> None:
+    assert set(STAGES) == set(Params.model_fields) - {"seed", "sampling", "report"}
+    assert {table for run in STAGES.values() for table in run.writes} <= {*TABLES, "models"}
