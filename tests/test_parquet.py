@@ -321,7 +321,7 @@ def rows_of(row_class: type[Row], **columns: st.SearchStrategy[Any]) -> st.Searc
 IDS = {size: st.text("0123456789abcdef-", min_size=size, max_size=size) for size in (16, 25, 38)}
 VERDICTS = st.sampled_from(["correct", "wrong", "no_answer", "undecided"])
 MESSAGES = st.lists(st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": TEXT}))
-STRATEGIES = {
+STRATEGIES: dict[type[Row], st.SearchStrategy[list[Row]]] = {
     Problem: rows_of(
         Problem, problem_id=IDS[16], source=TEXT, split=TEXT, question=TEXT, choices=st.none() | st.lists(TEXT),
         answer_kind=st.sampled_from(["number", "latex"]), level=st.none() | TEXT, subject=st.none() | TEXT,

@@ -35,7 +35,7 @@ class Toy(Row):
     chats: list[Chat] | None = Field(default=None, description="chats")
 
 
-TOY = {"name": "abc", "nick": None, "kind": "ball", "low": 1, "high": 2.5}
+TOY: dict[str, Any] = {"name": "abc", "nick": None, "kind": "ball", "low": 1, "high": 2.5}
 
 
 def test_the_arrow_schema_follows_the_annotations() -> None:
@@ -84,7 +84,8 @@ def test_the_schema_of_samples_is_written_out() -> None:
     ],
 )
 def test_the_sql_checks_find_what_the_row_class_forbids(update: dict[str, Any], broken: list[str]) -> None:
-    row = Toy.model_construct(**{**TOY, "tiny": None, "big": None, "flags": [], "chats": None, **update})
+    values: dict[str, Any] = {**TOY, "tiny": None, "big": None, "flags": [], "chats": None, **update}
+    row = Toy.model_construct(None, **values)
     with Duck() as duck:
         duck.register("t", pa.Table.from_pylist([row.model_dump(warnings=False)], schema=arrow_schema(Toy)))
         found = [n for n, p in column_checks(Toy).items() if duck.table(f"from t where not ({p})").num_rows]
