@@ -142,6 +142,7 @@ FRACTIONS = st.fractions(max_denominator=10**6).filter(lambda f: abs(f) < 10**12
 
 
 @given(FRACTIONS)
+@settings(deadline=None)
 def test_number_formats_round_trip(value: Fraction) -> None:
     written = [str(value), f"{value.numerator}/{value.denominator}"]
     if value.denominator == 1:
@@ -156,7 +157,7 @@ def test_number_formats_round_trip(value: Fraction) -> None:
 
 
 @given(st.text(alphabet="0123456789.,-/$%e \\{}frac+x^", max_size=30) | st.text(max_size=30))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_normalise_is_idempotent_and_answers_equal_themselves(text: str) -> None:
     for checker in (NUMBER, LATEX):
         once = checker.normalise(text)
@@ -167,7 +168,7 @@ def test_normalise_is_idempotent_and_answers_equal_themselves(text: str) -> None
 
 
 @given(st.text(alphabet="0123456789.$\\boxed{}[]()= \nanswer is:#A-,/", max_size=80), st.integers(0, 80))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_extraction_takes_any_text_and_reads_on_from_the_prefill(text: str, cut: int) -> None:
     for checker in (NUMBER, LATEX):
         found = checker.extract(text[:cut], text[cut:])
@@ -260,7 +261,7 @@ def test_a_hanging_comparison_costs_its_time_out_once_and_only_itself() -> None:
         started = time.monotonic()
         found = checker.matches([(HANGS, "5"), ("\\frac{2}{4}", "\\frac{1}{2}"), (HANGS, "5"), ("x", "x + 1")])
     assert found == [None, True, None, False]
-    assert time.monotonic() - started < 15.0
+    assert time.monotonic() - started < 30.0
 
 
 def test_a_worker_killed_from_outside_leaves_its_pair_undecided() -> None:
