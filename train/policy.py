@@ -49,7 +49,8 @@ class Policy:
     ):
         self.model, self.tokenizer, self.precision = model.eval(), tokenizer, precision
         self.device = next(model.parameters()).device
-        self._plain = _attention(model)
+        self._plain = plain_attention(model)
+        model.set_attn_implementation(self._plain)
         self._checkpointing = gradient_checkpointing
         torch.set_float32_matmul_precision("highest")
         self.path: ScoringPath = _choose_path(model, probe)
@@ -139,10 +140,17 @@ def packable(model: PreTrainedModel) -> bool:
     return model._supports_attention_backend and kinds <= _ATTENTION_LAYERS and not mixes
 
 
+def plain_attention(model: PreTrainedModel) -> str:
+    """The attention that the unmodified model is to run with: its own, except that transformers' `sdpa` drops the
+    soft-cap of attention scores (Gemma 2) without a word."""
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "eager" if capped else model.config._attn_implementation or "eager"
+
+
 @torch.no_grad()
 def _packing_error(model: PreTrainedModel, probe: list[Tokens]) -> float:
     """Largest difference between packed and plain log-probs of a token, in nats. `probe` is longest first."""
-    place, plain = next(model.parameters()).device, _attention(model)
+    place, plain = next(model.parameters()).device, plain_attention(model)
     alone = [packing.pad([s], place) for s in probe]
     expected = torch.cat([token_logprobs(model, hidden_states(model, b), b.targets) for b in alone])
     model.set_attn_implementation(packing.NAME)
@@ -165,10 +173,6 @@ def _check_head(model: PreTrainedModel, probe: Tokens) -> None:
             " token (non-finite weights, or a transformation of its logits that train/logprobs.py does not know);"
             " use another model"
         )
-
-
-def _attention(model: PreTrainedModel) -> str:
-    return model.config._attn_implementation or "eager"
 
 
 def _add_adapters(model: PreTrainedModel, lora: Lora) -> Any:

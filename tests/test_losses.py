@@ -1,0 +1,129 @@
+"""Losses against hand-computed values, and against a float64 reference that is written here from the papers alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from train import losses
+
+LOG2 = math.log(2)
+
+
+def tensor(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "ref_chosen", "ref_rejected", "beta", "margin", "loss"),
+    [
+        (-10.0, -20.0, -10.0, -20.0, 0.1, 0.0, LOG2),  # step 0: the policy is the reference
+        (-8.0, -21.0, -10.0, -20.0, 0.1, 0.3, 0.554355),  # log(1 + e^-0.3)
+        (-10.0, -10.0, -10.0, -20.0, 0.1, -1.0, 1.313262),  # log(1 + e)
+        (-10.0, -30.0, -10.0, -20.0, 0.5, 5.0, 0.006715),
+        (0.0, -2000.0, -1000.0, 0.0, 1.0, 3000.0, 0.0),  # no overflow at either end
+        (-3000.0, 0.0, 0.0, 0.0, 1.0, -3000.0, 3000.0),
+    ],
+)
+def test_dpo_by_hand(chosen, rejected, ref_chosen, ref_rejected, beta, margin, loss):
+    found = losses.dpo_margin(tensor(chosen), tensor(rejected), tensor(ref_chosen), tensor(ref_rejected), beta)
+    assert found.item() == pytest.approx(margin)
+    assert losses.dpo(found).item() == pytest.approx(loss, abs=1e-6)
+
+
+def test_nll_divides_each_sequence_by_its_own_length():
+    # -6/3 = 2 nats and -1/1 = 1 nat per token: their mean is 1.5; over all four tokens it would be 1.75
+    each = losses.nll(tensor(-6.0, -1.0), torch.tensor([3, 1]))
+    assert each.tolist() == [2.0, 1.0]
+    assert losses.share_of_mean(each, 2).item() == 1.5
+
+
+@pytest.mark.parametrize(("reduction", "expected"), [("sequence", 1.5), ("token", 1.75)])
+def test_sft_reductions_by_hand(reduction, expected):
+    found = losses.sft(tensor(-6.0, -1.0), torch.tensor([3, 1]), reduction, 2, 4)
+    assert found.item() == expected
+
+
+def test_dpo_nll_adds_alpha_times_the_nll_of_the_chosen():
+    # margin 0.3; NLL 8/4 = 2: 0.554355 + 0.5 * 2
+    loss = losses.dpo_nll(tensor(0.3), tensor(-8.0), torch.tensor([4]), 0.5)
+    assert loss.item() == pytest.approx(1.554355, abs=1e-6)
+
+
+def test_accuracy_counts_positive_margins_only():
+    assert losses.accuracy(tensor(0.1, 0.0, -0.1)).tolist() == [1.0, 0.0, 0.0]
+
+
+class Reference:
+    """Iterative RPO's Eq. 1 in plain float64 numpy, pair by pair."""
+
+    def __init__(self, seed: int, n: int = 7):
+        draw = np.random.default_rng(seed)
+        self.policy, self.reference = -draw.uniform(1, 200, (n, 2)), -draw.uniform(1, 200, (n, 2))
+        self.lengths = draw.integers(1, 300, n)
+        self.beta, self.alpha = draw.uniform(0.01, 1), draw.uniform(0, 2)
+
+    def loss(self, policy: np.ndarray) -> float:
+        total = 0.0
+        for (won, lost), (ref_won, ref_lost), length in zip(policy, self.reference, self.lengths, strict=True):
+            x = self.beta * (won - ref_won) - self.beta * (lost - ref_lost)
+            total += max(-x, 0) + math.log1p(math.exp(-abs(x))) + self.alpha * -won / length
+        return total / len(policy)
+
+    def gradient(self) -> np.ndarray:
+        """From the formula: dL/dw = -β σ(-x) - α/|w|, dL/dl = β σ(-x), over the number of pairs."""
+        x = self.beta * ((self.policy - self.reference) @ np.array([1.0, -1.0]))
+        pull = self.beta / (1 + np.exp(x))
+        return np.stack([-pull - self.alpha / self.lengths, pull], 1) / len(x)
+
+    def finite_difference(self, step: float = 1e-5) -> np.ndarray:
+        found = np.zeros_like(self.policy)
+        for place in np.ndindex(found.shape):
+            shift = np.zeros_like(found)
+            shift[place] = step
+            found[place] = (self.loss(self.policy + shift) - self.loss(self.policy - shift)) / (2 * step)
+        return found
+
+
+def ours(reference: Reference, policy: torch.Tensor, rows: slice, count: int) -> torch.Tensor:
+    rw, rl = torch.from_numpy(reference.reference[rows]).unbind(1)
+    chosen, rejected = policy[rows].unbind(1)
+    margin = losses.dpo_margin(chosen, rejected, rw, rl, reference.beta)
+    lengths = torch.from_numpy(reference.lengths[rows])
+    return losses.share_of_mean(losses.dpo_nll(margin, chosen, lengths, reference.alpha), count)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_dpo_nll_and_its_gradient_equal_an_independent_reference(seed):
+    reference = Reference(seed)
+    policy = torch.from_numpy(reference.policy).requires_grad_()
+    loss = ours(reference, policy, slice(None), len(policy))
+    loss.backward()
+    assert policy.grad is not None
+    assert loss.item() == pytest.approx(reference.loss(reference.policy), rel=1e-12)
+    np.testing.assert_allclose(policy.grad.numpy(), reference.gradient(), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(policy.grad.numpy(), reference.finite_difference(), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_micro_batches_add_up_to_the_batch(size):
+    reference = Reference(0)
+    policy = torch.from_numpy(reference.policy).requires_grad_()
+    parts = [ours(reference, policy, slice(s, s + size), 7) for s in range(0, 7, size)]
+    assert sum(part.item() for part in parts) == pytest.approx(reference.loss(reference.policy), rel=1e-12)
+    for part in parts:
+        part.backward()
+    assert policy.grad is not None
+    np.testing.assert_allclose(policy.grad.numpy(), reference.gradient(), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token"])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_sft_micro_batches_add_up_to_the_batch(reduction, size):
+    logprob, lengths = tensor(-6.0, -1.0, -30.0, -2.5, -9.0), torch.tensor([3, 1, 20, 2, 4])
+    parts = [
+        losses.sft(logprob[s : s + size], lengths[s : s + size], reduction, 5, 30).item() for s in range(0, 5, size)
+    ]
+    by_hand = {"sequence": (2 + 1 + 1.5 + 1.25 + 2.25) / 5, "token": 48.5 / 30}
+    assert sum(parts) == pytest.approx(by_hand[reduction], rel=1e-12)

@@ -1,0 +1,172 @@
+"""A killed run, started again, ends with the same bytes as one that was never disturbed."""
+
+import fcntl
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import train.preference
+import train.reference
+import train.sft
+from stores.stage import execute
+from tests import training_world as world
+from tests.conftest import REPOSITORY
+from train.session import Session
+
+BY_GENERATION = {"prompts": "held_out", "problems": "held_out", "sampling": "greedy", "every": 3}
+RUNS = {
+    "sft.warm": {"watch": "sums", "log_every": 2, "gradient_checkpointing": True},
+    "preference.dpo": {},
+    "preference.dpo+lora": {"lora": {"rank": 4, "dropout": 0.3}, "log_every": 3},
+}
+
+
+def outputs(root: Path, key: str) -> dict[str, bytes]:
+    paths = sorted([*(root / f"data/models/{key}").iterdir(), *(root / f"data/training/run={key}").iterdir()])
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def kept(root: Path) -> list[str]:
+    """Names of what is in the checkpoint directory of the only run."""
+    return sorted(path.name for path in (root.parent / "ledger/checkpoints").glob("*/*") if path.name != "lock")
+
+
+class CrashError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture
+def crash_at(monkeypatch):
+    """Makes the run fail in the middle of a step."""
+    update = Session.update
+
+    def at(step: int) -> None:
+        def crashing(self, now, *rest):
+            if now == step:
+                raise CrashError
+            return update(self, now, *rest)
+
+        monkeypatch.setattr(Session, "update", crashing)
+
+    yield at
+    monkeypatch.setattr(Session, "update", update)
+
+
+def build(root: Path, name: str, **more) -> tuple[str, str]:
+    place = name.split("+")[0]
+    settings = {"validation": BY_GENERATION, "checkpoint_every": 2, "optimizer.schedule": "cosine"} | RUNS[name] | more
+    world.build(root, changes={f"{place}.{key}": value for key, value in settings.items()})
+    execute("reference", "sums", train.reference.run, root)
+    section, key = place.split(".")
+    return section, key
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_resumes_bit_exactly_after_crashes_at_several_steps(workspace, crash_at, name):
+    section, key = build(workspace, name, **{"optimizer.steps": 11})
+    build_stage = {"sft": train.sft.run, "preference": train.preference.run}[section]
+    execute(section, key, build_stage, workspace)
+    undisturbed = outputs(workspace, key)
+    for step, found in ((1, []), (5, ["step-00000004"]), (8, ["step-00000008"])):
+        crash_at(step)
+        with pytest.raises(CrashError):
+            execute(section, key, build_stage, workspace)
+        assert [name for name in kept(workspace) if name.startswith("step")] == found
+    crash_at(-1)
+    execute(section, key, build_stage, workspace)
+    assert outputs(workspace, key) == undisturbed
+    assert kept(workspace) == []
+
+
+def test_a_checkpoint_holds_only_safetensors_and_json(workspace, crash_at):
+    build(workspace, "preference.dpo")
+    crash_at(5)
+    with pytest.raises(CrashError):
+        execute("preference", "dpo", train.preference.run, workspace)
+    (step,) = (workspace.parent / "ledger/checkpoints").glob("*/step-*")
+    assert kept(workspace) == ["best-00000003.safetensors", "step-00000004"]
+    assert {path.suffix for path in step.iterdir()} == {".json", ".safetensors"}
+    state = json.loads((step / "state.json").read_text())
+    assert (state["step"], state["best_step"], len(state["rows"])) == (4, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "resumes"),
+    [
+        ({}, True),
+        ({"seed": 1}, False),
+        ({"preference.dpo.beta": 0.2}, False),
+        ({"sampling.greedy.max_new_tokens": 9}, False),
+    ],
+)
+def test_only_the_same_run_finds_a_checkpoint(workspace, crash_at, monkeypatch, change, resumes):
+    section, key = build(workspace, "preference.dpo")
+    crash_at(5)
+    with pytest.raises(CrashError):
+        execute(section, key, train.preference.run, workspace)
+    import yaml
+
+    params = yaml.safe_load((workspace / "params.yaml").read_text())
+    for path, value in change.items():
+        *parents, last = path.split(".")
+        at = params
+        for part in parents:
+            at = at[part]
+        at[last] = value
+    (workspace / "params.yaml").write_text(yaml.safe_dump(params))
+    crash_at(4 if resumes else 0)  # the first step that is taken
+    with pytest.raises(CrashError):
+        execute(section, key, train.preference.run, workspace)
+
+
+def test_a_damaged_checkpoint_is_named_with_the_remedy(workspace, crash_at):
+    build(workspace, "preference.dpo")
+    crash_at(5)
+    with pytest.raises(CrashError):
+        execute("preference", "dpo", train.preference.run, workspace)
+    (path,) = (workspace.parent / "ledger/checkpoints").glob("*/step-*/optimizer.safetensors")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(
+        ValueError, match=r"step-00000004: damaged checkpoint \(.*\); remove \S+ to train from the start"
+    ):
+        execute("preference", "dpo", train.preference.run, workspace)
+
+
+def test_two_processes_never_train_the_same_run_at_once(workspace, crash_at):
+    build(workspace, "preference.dpo")
+    crash_at(0)
+    with pytest.raises(CrashError):
+        execute("preference", "dpo", train.preference.run, workspace)
+    (lock,) = (workspace.parent / "ledger/checkpoints").glob("*/lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process trains this run; wait until it has ended"):
+            execute("preference", "dpo", train.preference.run, workspace)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_a_random_moment_ends_with_the_same_bytes(workspace):
+    more = {"optimizer.steps": 240, "checkpoint_every": 7, "log_every": 5, "validation": BY_GENERATION | {"every": 20}}
+    build(workspace, "preference.dpo", **more)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "train.preference", "dpo"]
+    subprocess.run(command, env=environment, check=True)
+    undisturbed = outputs(workspace, "dpo")
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(command, env=environment)
+        while process.poll() is None and not any(name.startswith("step") for name in kept(workspace)):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 1.0))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    subprocess.run(command, env=environment, check=True)
+    assert kills, "the runs ended before they could be killed; make them longer"
+    assert outputs(workspace, "dpo") == undisturbed

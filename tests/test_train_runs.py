@@ -1,0 +1,423 @@
+"""The training stages on a tiny store: what they write, and that settings which must change nothing do so."""
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import train.preference
+import train.reference
+import train.sft
+from builders.checkers import Pairs
+from builders.engines import load_engine
+from builders.model_files import load_model, load_tokenizer, read_record
+from builders.rendering import completion_ids, render_ids
+from schemas import TABLES, TrainingStep
+from schemas.sections import Sampling
+from stores.ledger import Completion
+from stores.parquet import read_table
+from stores.run_log import RunLog
+from stores.stage import Stage, execute
+from tests import training_world as world
+from train import validation
+from train.data import load_pairs
+from train.policy import Policy
+
+BY_GENERATION = {"prompts": "held_out", "problems": "held_out", "sampling": "greedy", "every": 2}
+STAGES = {"sft": train.sft.run, "reference": train.reference.run, "preference": train.preference.run}
+
+
+def run(root: Path, *names: str) -> None:
+    for name in names:
+        section, key = name.split(".")
+        execute(section, key, STAGES[section], root)
+
+
+def rows(root: Path, table: str, key: str) -> list[dict[str, Any]]:
+    return read_table(root / f"data/{table}/run={key}", TABLES[table]).to_pylist()
+
+
+def weights(root: Path, key: str) -> dict[str, torch.Tensor]:
+    return load_file(root / f"data/models/{key}/model.safetensors")
+
+
+def assert_same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float) -> None:
+    for name, tensor in a.items():
+        torch.testing.assert_close(tensor, b[name], rtol=0, atol=atol)
+
+
+def independent_logprob(root: Path, i: int, index: int) -> float:
+    """Summed log-prob of a completion of sum `i`, from whole float64 logits of the unmodified model."""
+    directory, asked = root / "data/models/tiny", world.ask(i)
+    model, tokenizer = load_model(directory).double(), load_tokenizer(directory)
+    prompt = render_ids(tokenizer, [m.model_dump() for m in asked.messages], "", "text")
+    completion = completion_ids(tokenizer, world.completion(i, index), True)
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + completion])).logits[0].numpy()
+    logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return float(sum(logprobs[len(prompt) + t - 1, token] for t, token in enumerate(completion)))
+
+
+def test_reference_rows_are_the_models_summed_logprobs(workspace):
+    world.build(workspace)
+    run(workspace, "reference.sums")
+    found = rows(workspace, "reference_logprobs", "sums")
+    expected = {s.sample_id: independent_logprob(workspace, i, s.index) for i in range(10) for s in world.drawn(i)}
+    assert {row["sample_id"]: row["logprob"] for row in found} == pytest.approx(expected, abs=1e-4)
+    assert [row["n_tokens"] for row in found if row["sample_id"] == world.drawn(0)[0].sample_id] == [5]
+    assert {(row["start"], row["eos"]) for row in found} == {(0, True)}
+    assert len({row["fingerprint"] for row in found}) == 1
+
+
+def test_shared_spans_are_scored_once(workspace):
+    world.build(workspace)
+    world.write(workspace, "sums", [world.pair(0), world.pair(0, rank=1), world.pair(0, rank=2, rejected_end=9)])
+    run(workspace, "reference.sums")
+    ends = sorted((row["sample_id"][-1], row["end"]) for row in rows(workspace, "reference_logprobs", "sums"))
+    assert ends == [("0", 16), ("1", 9), ("1", len(world.completion(0, 1)))]
+
+
+@pytest.mark.parametrize(("loss", "alpha", "lora"), [("dpo", 1.0, None), ("dpo_nll", 0.5, None), ("dpo", 1.0, {})])
+def test_at_step_0_the_dpo_loss_is_log_2(workspace, loss, alpha, lora):
+    config = {"preference.dpo.loss": loss, "preference.dpo.alpha": alpha, "preference.dpo.lora": lora}
+    world.build(workspace, changes=config)
+    run(workspace, "reference.sums", "preference.dpo")
+    first, *others = rows(workspace, "training", "dpo")
+    assert first["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["margin"] == pytest.approx(0, abs=1e-6)
+    assert first["loss"] == first["preference_loss"] + (alpha * first["nll_loss"] if loss == "dpo_nll" else 0)
+    assert [row["step"] for row in others] == [1, 2, 3, 4, 5]
+    assert others[-1]["margin"] > 0.001
+    assert others[-1]["accuracy"] == 1.0
+
+
+def by_hand(root: Path, batch: list[int], beta: float, alpha: float) -> dict[str, torch.Tensor]:
+    """Gradients of Iterative RPO's loss at step 0, with whole float64 logits: an independent path through the model."""
+    directory = root / "data/models/tiny"
+    model, tokenizer = load_model(directory).double(), load_tokenizer(directory)
+    total = torch.zeros(())
+    for i in batch:
+        sides = []
+        for index in (0, 1):
+            prompt = render_ids(tokenizer, [m.model_dump() for m in world.ask(i).messages], "", "text")
+            completion = completion_ids(tokenizer, world.completion(i, index), True)
+            logprobs = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
+            sides.append(torch.stack([logprobs[len(prompt) + t - 1, token] for t, token in enumerate(completion)]))
+        length, (chosen, rejected) = len(sides[0]), [side.sum() for side in sides]
+        margin = beta * ((chosen - chosen.detach()) - (rejected - rejected.detach()))
+        total = total + (torch.log1p(torch.exp(-margin)) - alpha * chosen / length) / len(batch)
+    total.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_gradients_of_a_batch_equal_an_independent_float64_path(workspace):
+    world.build(workspace, changes={"preference.dpo.alpha": 0.7, "preference.dpo.beta": 0.3})
+    run(workspace, "reference.sums")
+    stage = Stage("preference", "dpo", workspace)
+    pairs = load_pairs(stage, "sums", load_tokenizer(workspace / "data/models/tiny"), 100)
+    policy = Policy.load(workspace / "data/models/tiny", [s for p in pairs for s in p.sequences])
+    references = train.preference.load_references(stage, "sums", pairs)
+    train.preference.pair_losses(policy, pairs, references, stage.config)["loss"].mean().backward()
+    expected = by_hand(workspace, list(range(10)), 0.3, 0.7)
+    assert set(policy.trainable()) == set(expected)
+    for name, p in policy.trainable().items():
+        assert p.grad is not None
+        torch.testing.assert_close(p.grad.double(), expected[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("section", ["sft", "preference"])
+def test_micro_batches_change_no_result(workspace, section):
+    key = {"sft": "warm", "preference": "dpo"}[section]
+    changes = {f"{section}.{key}.optimizer.epochs": 1.5, f"{section}.{key}.optimizer.steps": None}
+    if section == "sft":
+        changes |= {"sft.warm.log_every": 1, "sft.warm.reduction": "token"}
+    world.build(workspace, changes=changes)
+    run(workspace, "reference.sums")
+    found = []
+    for budget in (16384, 60, 1):
+        world.set_params(workspace, changes | {f"{section}.{key}.optimizer.micro_tokens": budget})
+        run(workspace, f"{section}.{key}")
+        found.append((rows(workspace, "training", key), weights(workspace, key)))
+    for table, saved in found[1:]:
+        assert_same_weights(saved, found[0][1], 2e-5)
+        for row, expected in zip(table, found[0][0], strict=True):
+            for column, value in expected.items():
+                assert row[column] == (pytest.approx(value, rel=1e-3, abs=2e-6) if value else value), column
+    assert [row["n_sequences"] for row in found[0][0]] == ([4, 4, 4, 3] if section == "sft" else [8, 8, 8, 6])
+
+
+def test_a_run_is_byte_identical_when_repeated(workspace):
+    world.build(workspace, changes={"preference.dpo.validation": BY_GENERATION, "sft.warm.validation": BY_GENERATION})
+    files = []
+    for _ in range(2):
+        run(workspace, "reference.sums", "sft.warm", "preference.dpo")
+        names = ("data/models", "data/training", "data/reference_logprobs")
+        written = sorted(path for name in names for path in (workspace / name).rglob("*") if path.is_file())
+        files.append({path: path.read_bytes() for path in written})
+    assert files[0] == files[1]
+    assert not list((workspace.parent / "ledger/checkpoints").iterdir())
+
+
+def test_a_saved_model_is_plain_and_says_where_it_came_from(workspace):
+    world.build(workspace, changes={"preference.dpo.validation": BY_GENERATION})
+    run(workspace, "reference.sums", "preference.dpo")
+    record = read_record(workspace / "data/models/dpo")
+    base = read_record(workspace / "data/models/tiny")
+    assert record["provenance"] == {
+        "source": "preference", "run": "dpo", "base": {"name": "tiny", "fingerprint": base["fingerprint"]},
+        "data": {"table": "pairs", "run": "sums", "texts": None}, "steps": 6, "selected_step": 2,
+        "trust_remote_code": False,
+    }  # fmt: skip
+    assert set(record["files"]) == set(base["files"])
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
+        assert record["files"][name] == base["files"][name]
+    assert record["files"]["model.safetensors"] != base["files"]["model.safetensors"]
+    greedy = Sampling(temperature=0, max_new_tokens=3)
+    assert next(load_engine("hf", workspace / "data/models/dpo").stream(world.requests(1), greedy, 4))
+
+
+def test_sft_lowers_the_loss_and_watches_pairs(workspace):
+    world.build(workspace, changes={"sft.warm.watch": "sums", "sft.warm.watch_limit": 3, "sft.warm.log_every": 4})
+    run(workspace, "sft.warm")
+    table = rows(workspace, "training", "warm")
+    assert [row["step"] for row in table] == [0, 4, 5, 6]
+    assert table[0]["chosen_logprob"] == pytest.approx(
+        np.mean([independent_logprob(workspace, i, 0) for i in evenly_spaced(3)]), abs=1e-4
+    )
+    assert table[0]["rejected_logprob"] == pytest.approx(
+        np.mean([independent_logprob(workspace, i, 1) for i in evenly_spaced(3)]), abs=1e-4
+    )
+    assert table[2]["loss"] < table[0]["loss"]
+    assert table[3]["chosen_logprob"] > table[0]["chosen_logprob"]
+    assert (table[3]["loss"], table[3]["lr"]) == (None, None)  # only watched: no batch follows the last update
+
+
+def evenly_spaced(limit: int) -> list[int]:
+    """Sums whose pairs a limit takes: pairs are in the order of prompt ids."""
+    order = sorted(range(10), key=lambda i: world.ask(i).prompt_id)
+    return [order[i] for i in np.linspace(0, 9, limit).round().astype(int)]
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token"])
+def test_the_sft_loss_is_the_mean_that_its_reduction_names(workspace, reduction):
+    world.build(workspace, changes={"sft.warm.reduction": reduction, "sft.warm.optimizer.batch_size": 10})
+    mixed = [s for i in range(5) for s in world.drawn(i)]
+    from schemas import Demo
+
+    world.write(workspace, "good", [Demo(prompt_id=s.prompt_id or "", sample_id=s.sample_id) for s in mixed])
+    run(workspace, "sft.warm")
+    tokenizer = load_tokenizer(workspace / "data/models/tiny")
+    lengths = [len(completion_ids(tokenizer, s.text, True)) for s in mixed]
+    sums = [independent_logprob(workspace, i, index) for i in range(5) for index in (0, 1)]
+    each = [-s / n for s, n in zip(sums, lengths, strict=True)]
+    expected = {"sequence": sum(each) / 10, "token": -sum(sums) / sum(lengths)}
+    assert abs(expected["sequence"] - expected["token"]) > 1e-3
+    assert rows(workspace, "training", "warm")[0]["loss"] == pytest.approx(expected[reduction], abs=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"lora": {"rank": 4, "dropout": 0.2}}, {"gradient_checkpointing": True}])
+def test_adapters_are_merged_and_checkpointing_changes_nothing(workspace, change):
+    world.build(workspace)
+    run(workspace, "reference.sums", "preference.dpo")
+    plain = weights(workspace, "dpo")
+    world.set_params(workspace, {f"preference.dpo.{key}": value for key, value in change.items()})
+    run(workspace, "preference.dpo")
+    base, found = weights(workspace, "tiny"), weights(workspace, "dpo")
+    assert set(found) == set(base)
+    changed = {name for name in base if not torch.equal(base[name], found[name])}
+    if "lora" in change:
+        assert changed == {name for name in base if "_proj" in name}
+    else:
+        assert_same_weights(found, plain, 0)
+
+
+def test_bf16_follows_fp32(workspace):
+    world.build(workspace)
+    run(workspace, "reference.sums", "preference.dpo")
+    expected = rows(workspace, "training", "dpo")
+    world.set_params(workspace, {"preference.dpo.precision": "bf16", "reference.sums.precision": "bf16"})
+    run(workspace, "reference.sums", "preference.dpo")
+    found = rows(workspace, "training", "dpo")
+    assert [r["loss"] for r in found] == pytest.approx([r["loss"] for r in expected], rel=0.01)
+    assert found[0]["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert found[-1]["loss"] != expected[-1]["loss"]
+    assert {tensor.dtype for tensor in weights(workspace, "dpo").values()} == {torch.float32}
+
+
+class FakeEngine:
+    """Completes the held-out sums as `accuracies` say, one per validation."""
+
+    accuracies: list[int]
+    models: list[dict[str, torch.Tensor]]
+
+    def __init__(self, model: Any, tokenizer: Any):
+        self.device_s = 0.0
+        self.models.append({name: p.detach().clone() for name, p in model.named_parameters()})
+
+    def stream(self, requests, sampling, batch_size):
+        right = self.accuracies[len(self.models) - 1]
+        by_key = {world.ask(i).prompt_id: 2 * i + 3 for i in range(4)}
+        for n, request in enumerate(requests):
+            text = f"Final answer: {by_key[request.key]}" if n < right else "no idea"
+            yield [(request, Completion(text, "stop", 3, 3))]
+
+
+class FakeChecker:
+    """Equal strings agree; `undecided` answers do not."""
+
+    name, version, rule, rule_version = "fake", "1", "last", "1"
+    undecided: frozenset[str] = frozenset()
+
+    def __init__(self, name: str):
+        assert name == "number"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def extract(self, prefill: str, text: str) -> str | None:
+        return text.split()[-1] if "answer" in text else None
+
+    def normalise(self, extracted: str) -> str | None:
+        return extracted
+
+    def matches(self, pairs: Pairs, advance=None) -> list[bool | None]:
+        return [None if answer in self.undecided else answer == gold for answer, gold in pairs]
+
+
+@pytest.mark.parametrize(
+    ("right", "selected"),
+    [([0, 3, 1], 4), ([2, 2, 1], 2), ([1, 2, 4], 6), ([0, 0, 0], 2)],  # ties: the earliest
+)
+def test_the_best_checkpoint_by_validation_is_saved(workspace, monkeypatch, right, selected):
+    world.build(workspace, changes={"sft.warm.validation": BY_GENERATION})
+    monkeypatch.setattr(FakeEngine, "accuracies", right, raising=False)
+    monkeypatch.setattr(FakeEngine, "models", [], raising=False)
+    monkeypatch.setattr(validation.Validator.__init__, "__defaults__", (FakeEngine, FakeChecker))
+    run(workspace, "sft.warm")
+    measured = {r["step"]: r["validation_accuracy"] for r in rows(workspace, "training", "warm")}
+    assert measured == {0: None, 2: right[0] / 4, 4: right[1] / 4, 5: None, 6: right[2] / 4}
+    assert read_record(workspace / "data/models/warm")["provenance"]["selected_step"] == selected
+    assert_same_weights(weights(workspace, "warm"), FakeEngine.models[selected // 2 - 1], 0)
+    assert not torch.equal(*(FakeEngine.models[i]["model.norm.weight"] for i in (0, 1)))
+
+
+def test_without_validation_the_last_step_is_saved(workspace):
+    world.build(workspace)
+    run(workspace, "sft.warm")
+    assert read_record(workspace / "data/models/warm")["provenance"]["selected_step"] == 6
+
+
+def test_undecided_answers_count_as_unsolved_and_the_model_is_left_as_it_was(workspace, monkeypatch):
+    world.build(workspace, changes={"sft.warm.validation": BY_GENERATION})
+    found = validation.load_validator(Stage("sft", "warm", workspace))
+    assert found is not None
+    monkeypatch.setattr(FakeEngine, "accuracies", [4, 4], raising=False)
+    monkeypatch.setattr(FakeEngine, "models", [], raising=False)
+    monkeypatch.setattr(FakeChecker, "undecided", frozenset({"3"}))
+    judged = validation.Validator(found.questions, found.sampling, FakeEngine, FakeChecker)
+    stage = Stage("preference", "dpo", workspace)
+    pairs = load_pairs(stage, "sums", load_tokenizer(workspace / "data/models/tiny"), 100)
+    policy = Policy.load(workspace / "data/models/tiny", pairs[0].sequences, gradient_checkpointing=True)
+    before, drawn = policy.logprobs(pairs[0].sequences), torch.get_rng_state()
+    assert judged.accuracy(policy) == 0.75
+    assert 0 <= found.accuracy(policy) <= 1  # the real engine and checker
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert torch.equal(policy.logprobs(pairs[0].sequences), before)
+    assert policy.model.generation_config.max_new_tokens is None
+
+
+def test_a_real_model_that_knows_the_answer_is_measured_as_right(workspace):
+    """The real engine and checker: a model trained on four sums until it has learnt them by heart."""
+    learn = {"lr": 5e-3, "batch_size": 4, "steps": 150}
+    validate = BY_GENERATION | {"every": 50}
+    world.build(workspace, 4, {"sft.warm.optimizer": learn, "sft.warm.validation": validate, "sft.warm.log_every": 50})
+    run(workspace, "sft.warm")
+    assert [row["validation_accuracy"] for row in rows(workspace, "training", "warm")][-1] == 1.0
+
+
+def test_what_a_run_cost_is_logged(workspace):
+    world.build(workspace)
+    run(workspace, "reference.sums", "sft.warm")
+    costs = RunLog().latest(workspace)
+    demos = [len(load_tokenizer(workspace / "data/models/tiny").encode(demo_text(i))) + 1 for i in range(10)]
+    assert costs["sft", "warm"].tokens == pytest.approx(sum(demos) * 24 / 10, rel=0.05)
+    assert 0 < costs["sft", "warm"].device_s < costs["sft", "warm"].wall_s
+    assert costs["reference", "sums"].tokens > 0
+
+
+def demo_text(i: int) -> str:
+    return world.ask(i).messages[0].content + world.completion(i, 0)
+
+
+def spoil_weights(root: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = root / "data/models/tiny/model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"model.norm.weight": torch.full_like(tensors["model.norm.weight"], torch.inf)}, path)
+
+
+def lose_reference_rows(root: Path) -> None:
+    world.write(root, "sums", [world.pair(i) for i in range(9)])
+    run(root, "reference.sums")
+    world.write(root, "sums", [world.pair(i) for i in range(10)])
+
+
+def reference_is_not_finite(root: Path) -> None:
+    from schemas import ReferenceLogprob
+
+    changed = [row | {"logprob": -math.inf} for row in rows(root, "reference_logprobs", "sums")]
+    world.write(root, "sums", [ReferenceLogprob(**row) for row in changed])
+
+
+def nothing(root: Path) -> None:
+    """Leaves the store as it is."""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "changes", "message"),
+    [
+        (lose_reference_rows, {}, r"pair \(\S+, rank 0\): reference_logprobs run 'sums' has no row for .*dvc repro"),
+        (reference_is_not_finite, {}, r"step 0: the loss is not finite, at pair \(.* and 1 more; lower preference.dpo"),
+        (spoil_weights, {}, r"'llama': log-probs computed from its hidden states differ .*non-finite weights"),
+        (nothing, {"validation": BY_GENERATION | {"problems": "test"}}, r"'test' holds test problems, .*cut a valid"),
+        (nothing, {"validation": BY_GENERATION | {"problems": "none"}}, r"dpo.validation.problems: name the problems"),
+        (nothing, {"validation": BY_GENERATION | {"sampling": "explore"}}, r"'explore' is not greedy; use an entry"),
+    ],
+)
+def test_mistakes_are_one_line_with_place_and_remedy(workspace, spoil, changes, message):
+    world.build(workspace, changes={f"preference.dpo.{key}": value for key, value in changes.items()})
+    run(workspace, "reference.sums")
+    spoil(workspace)
+    with pytest.raises(ValueError, match=message) as error:
+        run(workspace, "preference.dpo")
+    assert "\n" not in str(error.value)
+    assert not (workspace / "data/models/dpo").exists()
+
+
+def test_prompts_of_other_problems_are_no_validation(workspace):
+    world.build(
+        workspace, changes={"sft.warm.validation": BY_GENERATION | {"problems": "train", "prompts": "held_out"}}
+    )
+    world.write_problems(workspace, "train", "train", 1)
+    world.write(workspace, "held_out", [world.ask(3)])
+    with pytest.raises(ValueError, match="no prompt of 'held_out' asks a problem of 'train' with a known answer"):
+        validation.load_validator(Stage("sft", "warm", workspace))
+
+
+def test_a_table_row_is_a_training_step(workspace):
+    world.build(workspace)
+    run(workspace, "sft.warm")
+    for row in rows(workspace, "training", "warm"):
+        assert json.loads(TrainingStep(**row).model_dump_json()) == row
