@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -137,6 +138,25 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(workspace, crash_at):
         ValueError, match=r"step-00000004: damaged checkpoint \(.*\); remove \S+ to train from the start"
     ):
         execute("preference", "dpo", train.preference.run, workspace)
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(workspace, crash_at):
+    build(workspace, "preference.dpo")
+    crash_at(5)
+    with pytest.raises(CrashError):
+        execute("preference", "dpo", train.preference.run, workspace)
+    crash_at(-1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # the system refuses larger files
+    try:
+        with pytest.raises(OSError, match=r"\.safetensors: .*; free space or point PAIRWRIGHT_LEDGER") as error:
+            execute("preference", "dpo", train.preference.run, workspace)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(error.value)
+    assert "step-00000004" in kept(workspace)
+    execute("preference", "dpo", train.preference.run, workspace)
+    assert kept(workspace) == []
 
 
 def test_two_processes_never_train_the_same_run_at_once(workspace, crash_at):

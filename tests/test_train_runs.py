@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +28,7 @@ from stores.parquet import read_table
 from stores.run_log import RunLog
 from stores.stage import Stage, execute
 from tests import training_world as world
+from tests.conftest import REPOSITORY
 from train import validation
 from train.data import load_pairs
 from train.policy import Policy
@@ -241,12 +245,16 @@ def test_bf16_follows_fp32(workspace):
     world.build(workspace)
     run(workspace, "reference.sums", "preference.dpo")
     expected = rows(workspace, "training", "dpo")
-    world.set_params(workspace, {"preference.dpo.precision": "bf16", "reference.sums.precision": "bf16"})
+    changes = {"precision": "bf16", "validation": BY_GENERATION}
+    world.set_params(
+        workspace, {f"preference.dpo.{k}": v for k, v in changes.items()} | {"reference.sums.precision": "bf16"}
+    )
     run(workspace, "reference.sums", "preference.dpo")
     found = rows(workspace, "training", "dpo")
-    assert [r["loss"] for r in found] == pytest.approx([r["loss"] for r in expected], rel=0.01)
+    assert found[-1]["validation_accuracy"] is not None
+    assert [r["loss"] for r in found[:6]] == pytest.approx([r["loss"] for r in expected], rel=0.01)
     assert found[0]["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert found[-1]["loss"] != expected[-1]["loss"]
+    assert found[5]["loss"] != expected[5]["loss"]
     assert {tensor.dtype for tensor in weights(workspace, "dpo").values()} == {torch.float32}
 
 
@@ -421,3 +429,23 @@ def test_a_table_row_is_a_training_step(workspace):
     run(workspace, "sft.warm")
     for row in rows(workspace, "training", "warm"):
         assert json.loads(TrainingStep(**row).model_dump_json()) == row
+
+
+BLOCKED = """
+import sys
+for name in ("duckdb", "dvc", "datasets", "typer", "matplotlib", "math_verify"):
+    sys.modules[name] = None  # an import raises ImportError
+import train.preference, train.reference, train.sft
+from stores.stage import execute
+execute("sft", "warm", train.sft.run)
+execute("reference", "sums", train.reference.run)
+execute("preference", "dpo", train.preference.run)
+"""
+
+
+def test_training_needs_neither_duckdb_nor_dvc(workspace):
+    validated = {f"{run}.validation": BY_GENERATION for run in ("sft.warm", "preference.dpo")}
+    world.build(workspace, changes=validated)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-W", "error", "-c", BLOCKED], check=True, env=environment)
+    assert len(rows(workspace, "training", "dpo")) == 7

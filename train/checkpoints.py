@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stores.paths import ledger_dir
-from train.policy import Policy
+from train.policy import Policy, disk_errors
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -145,9 +145,7 @@ class Checkpoints:
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    try:
+    with disk_errors(path, "free space or point PAIRWRIGHT_LEDGER elsewhere (the last checkpoint is intact)"):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
-        raise OSError(f"{path}: {error}; free space or point PAIRWRIGHT_LEDGER elsewhere") from None
     with path.open("rb") as file:
         os.fsync(file.fileno())

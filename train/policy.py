@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -106,7 +107,8 @@ class Policy:
         """Writes a plain model directory, adapters merged: safetensors, configuration, tokenizer. Ends training."""
         self.model.eval().set_attn_implementation(self._plain)
         model = self._peft.merge_and_unload() if self._peft else self.model
-        model.save_pretrained(directory)
+        with disk_errors(directory, "free space and run it again (it continues from its checkpoint)"):
+            model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
 
     def _ready(self) -> None:
@@ -117,6 +119,15 @@ class Policy:
                 module.train()
         if self._checkpointing:
             _checkpoint_layers(self.model)
+
+
+@contextlib.contextmanager
+def disk_errors(place: Path, remedy: str) -> Iterator[None]:
+    """Turns what safetensors raises where the disk is full into an OSError of one line."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{place}: {' '.join(str(error).split())}; {remedy}") from None
 
 
 def _choose_path(model: PreTrainedModel, probe: Sequence[Tokens]) -> ScoringPath:
