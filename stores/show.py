@@ -1,7 +1,10 @@
 """A pair for a human: prompt, both spans with their verdicts, and where each comes from. Plain text."""
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from stores.sources import run_sources
 
 if TYPE_CHECKING:
     from stores.store import Store
@@ -40,51 +43,66 @@ def _reasons(store: "Store", column: str, identity: str) -> str:
 
 
 def _pair(store: "Store", run: str, prompt_id: str, rank: int) -> str:
-    key = {"run": run, "prompt_id": prompt_id, "rank": rank}
-    where = "where run = $run and prompt_id = $prompt_id and rank = $rank"
-    pair = _fields(store, f"select * from pair_texts {where}", key)[0]
-    sides = {side["side"]: side for side in _fields(store, f"select * from lineage {where}", key)}
+    """Looks each row up by its id: on a large store the joined views would read whole columns for one pair."""
+    query = "select * from pairs where run = ? and prompt_id = ? and rank = ?"
+    (pair,) = _fields(store, query, [run, prompt_id, rank])
     blocks = [
         f"pair {pair['pair_id']} of run {run}: rank {rank} of prompt {prompt_id}",
-        *_prompt(pair, sides["chosen"]),
-        *(block for side in ("chosen", "rejected") for block in _side(side, pair, sides[side])),
+        *_prompt(_behind(store, pair, "prompts", "prompt_id", prompt_id)),
+        *_side(store, pair, "chosen"),
+        *_side(store, pair, "rejected"),
     ]
     return printable("\n".join(blocks))
 
 
-def _fields(store: "Store", query: str, params: Fields) -> list[Fields]:
+def _fields(store: "Store", query: str, params: Sequence[Any]) -> list[Fields]:
     result = store.sql(query, params)
     return [dict(zip(result.columns, row, strict=True)) for row in result.fetchall()]
 
 
-def _prompt(pair: Fields, lineage: Fields) -> list[str]:
-    if pair["messages"] is None:
+def _behind(store: "Store", pair: Fields, table: str, column: str, identity: str) -> Fields:
+    """The row of another table that a pair refers to; empty if it is in none of the runs behind the pair."""
+    runs = [s.input_run for s in run_sources(store.params) if s[:3] == ("pairs", pair["run"], table)]
+    query = f"select * from {table} where {column} = ? and list_contains(?, run) order by run limit 1"
+    found = _fields(store, query, [identity, runs]) if runs else []
+    return found[0] if found else {}
+
+
+def _prompt(prompt: Fields) -> list[str]:
+    if not prompt:
         return [_title("prompt (not found: is its run built?)")]
-    source = f"{pair['rendering']}, template {lineage['template']}, run {pair['prompt_run']}"
-    blocks = [_title(f"prompt ({source})")]
-    blocks += [f"[{message['role']}] {message['content']}" for message in pair["messages"]]
-    return [*blocks, _title("prefill"), pair["prefill"]] if pair["prefill"] else blocks
+    blocks = [_title(f"prompt ({prompt['rendering']}, template {prompt['template']}, run {prompt['run']})")]
+    blocks += [f"[{message['role']}] {message['content']}" for message in prompt["messages"]]
+    return [*blocks, _title("prefill"), prompt["prefill"]] if prompt["prefill"] else blocks
 
 
-def _side(side: str, pair: Fields, of: Fields) -> list[str]:
-    ending = " and the end of the sequence" if pair[f"{side}_eos"] else ""
-    verdict = of["verdict"] or "no verdict"
-    answer = "no answer extracted" if of["extracted"] is None else f"answer {of['extracted']!r}"
-    span = f"characters {of['start']}–{of['end']}{ending}"
-    text = pair[side] if pair[side] is not None else "(not found: is its run built?)"
-    return [_title(f"{side}: {verdict}, {answer}"), text, f"-- {of['sample_id']}, {span}", *_origin(of)]
+def _side(store: "Store", pair: Fields, side: str) -> list[str]:
+    identity, start, end = pair[f"{side}_sample_id"], pair[f"{side}_start"], pair[f"{side}_end"]
+    sample, prediction, reward = (
+        _behind(store, pair, table, "sample_id", identity) for table in ("samples", "predictions", "rewards")
+    )
+    answer = prediction.get("extracted")
+    verdict = reward.get("verdict", "no verdict")
+    return [
+        _title(f"{side}: {verdict}, {'no answer extracted' if answer is None else f'answer {answer!r}'}"),
+        sample["text"][start:end] if sample else "(not found: is its run built?)",
+        f"-- {identity}, characters {start}–{end}{' and the end of the sequence' if pair[f'{side}_eos'] else ''}",
+        *_origin(sample, prediction, reward),
+    ]
 
 
-def _origin(of: Fields) -> list[str]:
-    drawn = [f"{name} {of[name]}" for name in ("seed", "temperature", "top_p", "index") if of[name] is not None]
-    lines = [f"-- drawn by {of['model']} ({of['model_fingerprint']}): {', '.join(drawn)}; run {of['sample_run']}"]
-    if of["extractor"] is not None:
-        lines.append(f"-- extracted by {of['extractor']} {of['extractor_version']}; run {of['prediction_run']}")
-    if of["checker"] is not None:
-        lines.append(
-            f"-- checked by {of['checker']} {of['checker_version']}; reward {of['reward']}; run {of['reward_run']}"
-        )
-    return lines
+def _origin(sample: Fields, prediction: Fields, reward: Fields) -> Iterator[str]:
+    if sample:
+        how = [
+            f"{name} {sample[name]}" for name in ("seed", "temperature", "top_p", "index") if sample[name] is not None
+        ]
+        yield f"-- drawn by {sample['model']} ({sample['model_fingerprint']}): {', '.join(how)}; run {sample['run']}"
+    if prediction:
+        extractor = f"{prediction['extractor']} {prediction['extractor_version']}"
+        yield f"-- extracted by {extractor}; run {prediction['run']}"
+    if reward:
+        checker = f"{reward['checker']} {reward['checker_version']}"
+        yield f"-- checked by {checker}; reward {reward['reward']}; run {reward['run']}"
 
 
 def _title(text: str) -> str:

@@ -175,6 +175,16 @@ def test_show_prints_a_pair_for_a_human(root: Path, pairwright: Terminal) -> Non
     assert "chosen: no verdict" in both  # a gold solution
 
 
+def test_show_says_what_is_not_there(root: Path, pairwright: Terminal) -> None:
+    first = prompts()[0].prompt_id
+    for table, run in (("prompts", "train"), ("samples", "gold")):
+        (run_dir(table, run) / PART).unlink()
+    _, out, _ = pairwright("show", first)
+    assert out.count("prompt (not found: is its run built?)") == 2
+    assert out.count("(not found: is its run built?)") == 3
+    assert TEXTS[2][0].splitlines()[0][-20:] in out
+
+
 def test_model_output_cannot_drive_the_terminal(root: Path, pairwright: Terminal) -> None:
     hostile = prompts()[0].prompt_id
     for arguments in (["show", hostile], ["sql", "select rejected from pair_texts"], ["describe", "pair_texts"]):

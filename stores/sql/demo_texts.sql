@@ -1,12 +1,12 @@
 -- One row per fine-tuning example: the prompt and the completion to imitate.
-with prompt_at as (
+with prompt_at as not materialized (
   select d.run, d.prompt_id, d.sample_id, min(q.run) as prompt_run
   from demos d
   join run_sources e on e."table" = 'demos' and e.run = d.run and e.input_table = 'prompts'
   join prompts q on q.run = e.input_run and q.prompt_id = d.prompt_id
   group by all
 ),
-sample_at as (
+sample_at as not materialized (
   select d.run, d.prompt_id, d.sample_id, min(s.run) as sample_run
   from demos d
   join run_sources e on e."table" = 'demos' and e.run = d.run and e.input_table = 'samples'

@@ -1,5 +1,5 @@
 -- One row per (pair, side): the sample behind it, who drew it and how, what was extracted, and the verdict.
-with sides as (
+with sides as not materialized (
   select pair_id, run, prompt_id, rank, 'chosen' as side, chosen_sample_id as sample_id,
     chosen_start as "start", chosen_end as "end", chosen_eos as eos
   from pairs
@@ -7,31 +7,31 @@ with sides as (
   select pair_id, run, prompt_id, rank, 'rejected', rejected_sample_id, rejected_start, rejected_end, rejected_eos
   from pairs
 ),
-sources as (
+sources as not materialized (
   select run, input_table, input_run from run_sources where "table" = 'pairs'
 ),
-prompt_at as (
+prompt_at as not materialized (
   select d.run, d.prompt_id, d.rank, d.side, min(q.run) as prompt_run
   from sides d
   join sources e on e.run = d.run and e.input_table = 'prompts'
   join prompts q on q.run = e.input_run and q.prompt_id = d.prompt_id
   group by all
 ),
-sample_at as (
+sample_at as not materialized (
   select d.run, d.prompt_id, d.rank, d.side, min(s.run) as sample_run
   from sides d
   join sources e on e.run = d.run and e.input_table = 'samples'
   join samples s on s.run = e.input_run and s.sample_id = d.sample_id
   group by all
 ),
-prediction_at as (
+prediction_at as not materialized (
   select d.run, d.prompt_id, d.rank, d.side, min(p.run) as prediction_run
   from sides d
   join sources e on e.run = d.run and e.input_table = 'predictions'
   join predictions p on p.run = e.input_run and p.sample_id = d.sample_id
   group by all
 ),
-reward_at as (
+reward_at as not materialized (
   select d.run, d.prompt_id, d.rank, d.side, min(w.run) as reward_run
   from sides d
   join sources e on e.run = d.run and e.input_table = 'rewards'

@@ -1,19 +1,19 @@
 -- One row per pair: the prompt, and the texts of both spans.
-with prompt_at as (
+with prompt_at as not materialized (
   select p.run, p.prompt_id, p.rank, min(q.run) as prompt_run
   from pairs p
   join run_sources e on e."table" = 'pairs' and e.run = p.run and e.input_table = 'prompts'
   join prompts q on q.run = e.input_run and q.prompt_id = p.prompt_id
   group by all
 ),
-chosen_at as (
+chosen_at as not materialized (
   select p.run, p.prompt_id, p.rank, min(s.run) as chosen_run
   from pairs p
   join run_sources e on e."table" = 'pairs' and e.run = p.run and e.input_table = 'samples'
   join samples s on s.run = e.input_run and s.sample_id = p.chosen_sample_id
   group by all
 ),
-rejected_at as (
+rejected_at as not materialized (
   select p.run, p.prompt_id, p.rank, min(s.run) as rejected_run
   from pairs p
   join run_sources e on e."table" = 'pairs' and e.run = p.run and e.input_table = 'samples'
