@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -17,43 +15,18 @@ from safetensors.torch import load_file
 import train.preference
 import train.reference
 import train.sft
-from builders.checkers import Pairs
 from builders.engines import load_engine
 from builders.model_files import load_model, load_tokenizer, read_record
 from builders.rendering import completion_ids, render_ids
-from schemas import TABLES, TrainingStep
+from schemas import TrainingStep
 from schemas.sections import Sampling
-from stores.ledger import Completion
-from stores.parquet import read_table
 from stores.run_log import RunLog
-from stores.stage import Stage, execute
+from stores.stage import Stage
 from tests import training_world as world
 from tests.conftest import REPOSITORY
-from train import validation
+from tests.training_world import BY_GENERATION, assert_same_weights, rows, run, weights
 from train.data import load_pairs
 from train.policy import Policy
-
-BY_GENERATION = {"prompts": "held_out", "problems": "held_out", "sampling": "greedy", "every": 2}
-STAGES = {"sft": train.sft.run, "reference": train.reference.run, "preference": train.preference.run}
-
-
-def run(root: Path, *names: str) -> None:
-    for name in names:
-        section, key = name.split(".")
-        execute(section, key, STAGES[section], root)
-
-
-def rows(root: Path, table: str, key: str) -> list[dict[str, Any]]:
-    return read_table(root / f"data/{table}/run={key}", TABLES[table]).to_pylist()
-
-
-def weights(root: Path, key: str) -> dict[str, torch.Tensor]:
-    return load_file(root / f"data/models/{key}/model.safetensors")
-
-
-def assert_same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float) -> None:
-    for name, tensor in a.items():
-        torch.testing.assert_close(tensor, b[name], rtol=0, atol=atol)
 
 
 def independent_logprob(root: Path, i: int, index: int) -> float:
@@ -258,102 +231,6 @@ def test_bf16_follows_fp32(workspace):
     assert {tensor.dtype for tensor in weights(workspace, "dpo").values()} == {torch.float32}
 
 
-class FakeEngine:
-    """Completes the held-out sums as `accuracies` say, one per validation."""
-
-    accuracies: list[int]
-    models: list[dict[str, torch.Tensor]]
-
-    def __init__(self, model: Any, tokenizer: Any):
-        self.device_s = 0.0
-        self.models.append({name: p.detach().clone() for name, p in model.named_parameters()})
-
-    def stream(self, requests, sampling, batch_size):
-        right = self.accuracies[len(self.models) - 1]
-        by_key = {world.ask(i).prompt_id: 2 * i + 3 for i in range(4)}
-        for n, request in enumerate(requests):
-            text = f"Final answer: {by_key[request.key]}" if n < right else "no idea"
-            yield [(request, Completion(text, "stop", 3, 3))]
-
-
-class FakeChecker:
-    """Equal strings agree; `undecided` answers do not."""
-
-    name, version, rule, rule_version = "fake", "1", "last", "1"
-    undecided: frozenset[str] = frozenset()
-
-    def __init__(self, name: str):
-        assert name == "number"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def extract(self, prefill: str, text: str) -> str | None:
-        return text.split()[-1] if "answer" in text else None
-
-    def normalise(self, extracted: str) -> str | None:
-        return extracted
-
-    def matches(self, pairs: Pairs, advance=None) -> list[bool | None]:
-        return [None if answer in self.undecided else answer == gold for answer, gold in pairs]
-
-
-@pytest.mark.parametrize(
-    ("right", "selected"),
-    [([0, 3, 1], 4), ([2, 2, 1], 2), ([1, 2, 4], 6), ([0, 0, 0], 2)],  # ties: the earliest
-)
-def test_the_best_checkpoint_by_validation_is_saved(workspace, monkeypatch, right, selected):
-    world.build(workspace, changes={"sft.warm.validation": BY_GENERATION})
-    monkeypatch.setattr(FakeEngine, "accuracies", right, raising=False)
-    monkeypatch.setattr(FakeEngine, "models", [], raising=False)
-    monkeypatch.setattr(validation.Validator.__init__, "__defaults__", (FakeEngine, FakeChecker))
-    run(workspace, "sft.warm")
-    measured = {r["step"]: r["validation_accuracy"] for r in rows(workspace, "training", "warm")}
-    assert measured == {0: None, 2: right[0] / 4, 4: right[1] / 4, 5: None, 6: right[2] / 4}
-    assert read_record(workspace / "data/models/warm")["provenance"]["selected_step"] == selected
-    assert_same_weights(weights(workspace, "warm"), FakeEngine.models[selected // 2 - 1], 0)
-    assert not torch.equal(*(FakeEngine.models[i]["model.norm.weight"] for i in (0, 1)))
-
-
-def test_without_validation_the_last_step_is_saved(workspace):
-    world.build(workspace)
-    run(workspace, "sft.warm")
-    assert read_record(workspace / "data/models/warm")["provenance"]["selected_step"] == 6
-
-
-def test_undecided_answers_count_as_unsolved_and_the_model_is_left_as_it_was(workspace, monkeypatch):
-    world.build(workspace, changes={"sft.warm.validation": BY_GENERATION})
-    found = validation.load_validator(Stage("sft", "warm", workspace))
-    assert found is not None
-    monkeypatch.setattr(FakeEngine, "accuracies", [4, 4], raising=False)
-    monkeypatch.setattr(FakeEngine, "models", [], raising=False)
-    monkeypatch.setattr(FakeChecker, "undecided", frozenset({"3"}))
-    judged = validation.Validator(found.questions, found.sampling, FakeEngine, FakeChecker)
-    stage = Stage("preference", "dpo", workspace)
-    pairs = load_pairs(stage, "sums", load_tokenizer(workspace / "data/models/tiny"), 100)
-    policy = Policy.load(workspace / "data/models/tiny", pairs[0].sequences, gradient_checkpointing=True)
-    before, drawn = policy.logprobs(pairs[0].sequences), torch.get_rng_state()
-    assert judged.accuracy(policy) == 0.75
-    assert 0 <= found.accuracy(policy) <= 1  # the real engine and checker
-    assert torch.equal(torch.get_rng_state(), drawn)
-    assert torch.equal(policy.logprobs(pairs[0].sequences), before)
-    assert policy.model.generation_config.max_new_tokens is None
-
-
-def test_a_real_model_that_knows_the_answer_is_measured_as_right(workspace):
-    """The real engine and checker: a model trained on four sums until it has learnt them by heart."""
-    learn = {"lr": 5e-3, "batch_size": 4, "steps": 150}
-    validate = BY_GENERATION | {"every": 50}
-    world.build(workspace, 4, {"sft.warm.optimizer": learn, "sft.warm.validation": validate, "sft.warm.log_every": 50})
-    run(workspace, "sft.warm")
-    assert [row["validation_accuracy"] for row in rows(workspace, "training", "warm")][-1] == 1.0
-
-
 def test_what_a_run_cost_is_logged(workspace):
     world.build(workspace)
     run(workspace, "reference.sums", "sft.warm")
@@ -412,16 +289,6 @@ def test_mistakes_are_one_line_with_place_and_remedy(workspace, spoil, changes, 
         run(workspace, "preference.dpo")
     assert "\n" not in str(error.value)
     assert not (workspace / "data/models/dpo").exists()
-
-
-def test_prompts_of_other_problems_are_no_validation(workspace):
-    world.build(
-        workspace, changes={"sft.warm.validation": BY_GENERATION | {"problems": "train", "prompts": "held_out"}}
-    )
-    world.write_problems(workspace, "train", "train", 1)
-    world.write(workspace, "held_out", [world.ask(3)])
-    with pytest.raises(ValueError, match="no prompt of 'held_out' asks a problem of 'train' with a known answer"):
-        validation.load_validator(Stage("sft", "warm", workspace))
 
 
 def test_a_table_row_is_a_training_step(workspace):

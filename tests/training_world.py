@@ -4,16 +4,22 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from safetensors.torch import load_file
 
+import train.preference
+import train.reference
+import train.sft
 from builders.engines import Request
 from builders.model_files import write_record
 from builders.models import initialise
-from schemas import Answer, Chat, Demo, Pair, Problem, Prompt, Row, Sample
+from schemas import TABLES, Answer, Chat, Demo, Pair, Problem, Prompt, Row, Sample
 from schemas.ids import problem_id, prompt_id, sample_id, text_hash
 from schemas.params import load_params
-from stores.parquet import rows_to_table, write_table
+from stores.parquet import read_table, rows_to_table, write_table
 from stores.paths import run_dir
+from stores.stage import execute
 
 LLAMA = {
     "model_type": "llama",
@@ -25,6 +31,7 @@ LLAMA = {
     "max_position_embeddings": 256,
     "tie_word_embeddings": True,
 }
+BY_GENERATION = {"prompts": "held_out", "problems": "held_out", "sampling": "greedy", "every": 2}
 VALIDATION = {"prompts": "none", "problems": "none", "sampling": "greedy", "every": 4}
 OPTIMIZER = {"lr": 1e-3, "batch_size": 4, "steps": 6}
 PARAMS: dict[str, Any] = {
@@ -170,3 +177,25 @@ def write_problems(root: Path, run: str, split: str, count: int) -> None:
 
 def requests(count: int) -> list[Request]:
     return [Request(p.prompt_id, tuple(p.messages), p.prefill, p.rendering) for p in map(ask, range(count))]
+
+
+STAGES = {"sft": train.sft.run, "reference": train.reference.run, "preference": train.preference.run}
+
+
+def run(root: Path, *names: str) -> None:
+    for name in names:
+        section, key = name.split(".")
+        execute(section, key, STAGES[section], root)
+
+
+def rows(root: Path, table: str, key: str) -> list[dict[str, Any]]:
+    return read_table(root / f"data/{table}/run={key}", TABLES[table]).to_pylist()
+
+
+def weights(root: Path, key: str) -> dict[str, torch.Tensor]:
+    return load_file(root / f"data/models/{key}/model.safetensors")
+
+
+def assert_same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float) -> None:
+    for name, tensor in a.items():
+        torch.testing.assert_close(tensor, b[name], rtol=0, atol=atol)
