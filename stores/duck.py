@@ -5,6 +5,7 @@ DuckDB is only ever given local paths; parts are listed here, since files in DVC
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ class Duck:
     """An in-memory DuckDB whose tables are views over runs.
 
     `memory` is DuckDB's limit, such as "1GB" (default: `$PAIRWRIGHT_MEMORY`, else DuckDB's own); above it, it spills
-    to a temporary directory.
+    to the system's temporary directory (`$TMPDIR`), never into the workspace.
     """
 
     def __init__(self, memory: str | None = None):
         self.con = duckdb.connect()
         self.con.execute("set preserve_insertion_order = true")
+        spill = Path(tempfile.gettempdir()) / f"pairwright-{os.getpid()}"
+        self.con.execute(f"set temp_directory = {literal(str(spill))}")
         limit = memory or os.environ.get("PAIRWRIGHT_MEMORY")
         if limit:
             self.con.execute(f"set memory_limit = {literal(limit)}")
