@@ -49,12 +49,12 @@ def check_tables(params: Params, files: Sequence[RunFiles]) -> Iterator[Violatio
             yield from found
             readable += [] if any(v.check == "readable" for v in found) else [run]
     with Duck() as duck:
-        Views(duck, params, readable).provide_rest()
+        views = Views(duck, params, readable)
         for table in dict.fromkeys(run.table for run in readable):
             try:
-                yield from _row_violations(duck, table)
-                yield from _reference_violations(duck, params, table)
-                yield from _span_violations(duck, table)
+                yield from _row_violations(views, table)
+                yield from _reference_violations(views, table)
+                yield from _span_violations(views, table)
             except ValueError as error:
                 yield Violation(table, "", "readable", 1, str(error))
 
@@ -121,7 +121,7 @@ def _follows(before: pa.Table, after: pa.Table, row_class: type[Row]) -> pa.Chun
     return follows
 
 
-def _row_violations(duck: Duck, table: str) -> Iterator[Violation]:
+def _row_violations(views: Views, table: str) -> Iterator[Violation]:
     """Every constraint of the row class, all of them in one pass over the table."""
     row_class, label = TABLES[table], _label(table)
     checks = column_checks(row_class)
@@ -132,33 +132,39 @@ def _row_violations(duck: Duck, table: str) -> Iterator[Violation]:
         for i, predicate in enumerate(checks.values())
     )
     if counts:
-        for row in duck.table(f'select {label} as run, {counts} from "{table}" group by all order by run').to_pylist():
+        query = f'select {label} as run, {counts} from "{table}" group by all order by run'
+        for row in _table(views, query).to_pylist():
             for i, name in enumerate(checks):
                 if row[f"count_{i}"]:
                     yield Violation(table, row["run"], name, row[f"count_{i}"], str(row[f"example_{i}"]))
 
 
-def _reference_violations(duck: Duck, params: Params, table: str) -> Iterator[Violation]:
+def _reference_violations(views: Views, table: str) -> Iterator[Violation]:
     """Ids that none of the runs behind a run has."""
-    query = sql_file(__file__, "dangling")
+    query, sources = sql_file(__file__, "dangling"), run_sources(views.params)
     for column, target in TABLES[table].references.items():
         sql = query.format(table=table, column=column, target=target, key=TABLES[target].key[0])
-        for run, count, example in _rows(duck, sql):
-            behind = [s.input_run for s in run_sources(params) if s[:3] == (table, run, target)]
+        for run, count, example in _rows(views, sql):
+            behind = [s.input_run for s in sources if s[:3] == (table, run, target)]
             name = f"{column} is in {target} ({', '.join(behind) or 'no run behind this one'})"
             yield Violation(table, run, name, count, example)
 
 
-def _span_violations(duck: Duck, table: str) -> Iterator[Violation]:
+def _span_violations(views: Views, table: str) -> Iterator[Violation]:
     """Spans that end after their sample's text."""
     for end, column in SPANS.get(table, {}).items():
         sql = sql_file(__file__, "overlong").format(table=table, column=column, end=end)
-        for run, count, example in _rows(duck, sql):
+        for run, count, example in _rows(views, sql):
             yield Violation(table, run, f"{end} is inside the text of {column}", count, example)
 
 
-def _rows(duck: Duck, query: str) -> list[tuple]:
-    table = duck.table(query)
+def _table(views: Views, query: str) -> pa.Table:
+    views.provide(query)
+    return views.duck.table(query)
+
+
+def _rows(views: Views, query: str) -> list[tuple]:
+    table = _table(views, query)
     return list(zip(*(column.to_pylist() for column in table.itercolumns()), strict=True))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stores.show import printable
+from stores.plain import printable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 

@@ -1,22 +1,15 @@
 """A pair for a human: prompt, both spans with their verdicts, and where each comes from. Plain text."""
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stores.plain import printable
 from stores.sources import run_sources
 
 if TYPE_CHECKING:
     from stores.store import Store
 
 Fields = dict[str, Any]
-
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def printable(text: str) -> str:
-    """Text with terminal control and text-direction characters written out (`\\x1b`): model output is data."""
-    return _UNPRINTABLE.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def show(store: "Store", identity: str, run: str | None = None) -> str:
