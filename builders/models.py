@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from builders.hub import commit_hash, download
 from builders.model_files import write_record
-from schemas.sections import NO_FILE, ModelRun
+from schemas.sections import ModelRun
+from schemas.slots import NO_FILE
 from stores.paths import run_dir
 from stores.stage import Stage, run_stage
 

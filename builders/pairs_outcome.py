@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from builders.streams import RowStream, whole_groups
 from schemas import Pair, Reject, Sample, arrow_schema
 from schemas.ids import digest
-from schemas.sections import NONE, OutcomePairsRun
+from schemas.sections import OutcomePairsRun
+from schemas.slots import NONE
 from stores.progress import progress
 from stores.stage import Stage, run_stage
 
@@ -222,7 +223,7 @@ def _over_long_pairs(sides: _Sides, prompts: _Prompts, config: OutcomePairsRun) 
     return _rejects(problem_id, prompt_id, None, "over_long", ranks)
 
 
-def _rejects(problem_id, prompt_id, sample_id, reason, detail) -> pa.Table:  # noqa: ANN001
+def _rejects(problem_id, prompt_id, sample_id, reason, detail) -> pa.Table:
     schema, count = arrow_schema(Reject), len(prompt_id)
     columns = []
     for field, value in zip(schema, (problem_id, prompt_id, sample_id, reason, detail), strict=True):
@@ -240,7 +241,7 @@ def stream(stage: Stage, gold: pa.Table) -> Iterator[Built]:
     rewards = RowStream(stage.scan("rewards", config.rewards, ["sample_id", "reward"]))
     for samples in whole_groups(stage.scan("samples", config.samples, SAMPLE_COLUMNS), "prompt_id"):
         if samples["prompt_id"].null_count:
-            raise ValueError(f"samples run '{config.samples}' answers no prompts: name a `prompts` run where it is made")
+            raise ValueError(f"samples run '{config.samples}' answers no prompts: name its `prompts` run")
         judged = rewards.take(len(samples))
         if len(judged) != len(samples) or not pc.all(pc.equal(judged["sample_id"], samples["sample_id"])).as_py():
             raise ValueError(f"rewards run '{config.rewards}' was not made from samples run '{config.samples}'")
@@ -250,7 +251,7 @@ def stream(stage: Stage, gold: pa.Table) -> Iterator[Built]:
 def gold_solutions(stage: Stage) -> pa.Table:
     """The gold samples that join the winners; none where the run names none."""
     if stage.config.gold == NONE:
-        return pa.Table.from_batches([], pa.schema([f for f in arrow_schema(Sample) if f.name in COLUMNS])).select(COLUMNS)
+        return arrow_schema(Sample).empty_table().select(COLUMNS)
     return stage.read("samples", stage.config.gold, COLUMNS)
 
 

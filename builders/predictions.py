@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from builders.checkers import Checker, checker_for, get_checker
 from schemas import Prediction, Sample, arrow_schema
-from schemas.sections import NONE
+from schemas.slots import NONE
 from stores.parquet import open_part, part_files
 from stores.progress import Progress, progress
 from stores.stage import Stage, run_stage

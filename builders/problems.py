@@ -16,7 +16,8 @@ from builders.sources.files import read_rows
 from schemas import Answer, Problem, Reject, Solution
 from schemas.ids import digest, problem_id
 from schemas.problems import AnswerKind
-from schemas.sections import NO_FILE, ProblemsRun
+from schemas.sections import ProblemsRun
+from schemas.slots import NO_FILE
 from stores.stage import Stage, run_stage
 
 

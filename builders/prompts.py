@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas import Chat, Prompt
 from schemas.ids import digest, prompt_id
-from schemas.sections import NONE, PromptsRun
+from schemas.sections import PromptsRun
+from schemas.slots import NONE
 from stores.parquet import rows_to_table
 from stores.stage import Stage, run_stage
 

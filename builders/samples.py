@@ -28,7 +28,7 @@ def run(stage: Stage) -> None:
     wanted = list(requests(prompts, setting, config.n))
     answer(ledger, setting, wanted, lambda: load_engine(config.engine, model, config.precision), config.batch_size)
     stage.write(Sample, sample_rows(ledger, setting, prompts, config.n, config.token_ids))
-    wall_s, stage.cost.device_s, stage.cost.tokens = ledger.seconds([setting.context])
+    _, stage.cost.device_s, stage.cost.tokens = ledger.seconds([setting.context])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pyarrow as pa
 from builders.given_samples import TokenCounter, given_samples
 from schemas import Reject, Sample
 from schemas.ids import digest, sample_id
-from schemas.sections import NONE
+from schemas.slots import NONE
 from stores.duck import Duck, sql_file
 from stores.stage import Stage, run_stage
 

@@ -20,7 +20,7 @@ from builders.given_samples import TokenCounter, given_samples
 from builders.imported_files import SCHEMA, imported_batches
 from schemas import Sample
 from schemas.ids import digest, sample_id
-from schemas.sections import NONE
+from schemas.slots import NONE
 from stores.duck import Duck, literal, sql_file
 from stores.stage import Stage, run_stage
 

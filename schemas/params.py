@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas import sections as s
-from schemas.sections import NONE, Entry, Name, Section, Slot
+from schemas import sections_training as t
+from schemas.slots import NONE, Entry, Name, Section, Slot
 
 
 class Params(Section):
@@ -33,9 +34,9 @@ class Params(Section):
     demos_gold: dict[Name, s.GoldDemosRun]
     demos_correct: dict[Name, s.CorrectDemosRun]
     pairs_outcome: dict[Name, s.OutcomePairsRun]
-    reference: dict[Name, s.ReferenceRun]
-    sft: dict[Name, s.SftRun]
-    preference: dict[Name, s.PreferenceRun]
+    reference: dict[Name, t.ReferenceRun]
+    sft: dict[Name, t.SftRun]
+    preference: dict[Name, t.PreferenceRun]
     evaluate: dict[Name, s.EvaluateRun]
     report: s.Report
 

@@ -1,63 +1,30 @@
-"""The sections of `params.yaml`: one class per stage, each run a row that refers to other runs by name.
-
-A field annotated with a `Slot` names a run of that table, or `none` where the stage can do without. `writes` says
-which tables a section's runs write. Fields that `dvc.yaml` interpolates have no default, because DVC cannot fill one in.
-"""
+"""The data sections of `params.yaml`: one class per stage, each run a row that refers to other runs by name."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
 import annotated_types as at
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from schemas.ids import MAX_INDEX
-
-NONE = "none"
-NO_FILE = "data/none"
-"""The path to write where a run reads no file: DVC needs one that exists."""
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Positive = Annotated[int, at.Ge(1)]
-Natural = Annotated[int, at.Ge(0)]
-
-
-class Slot:
-    """Marks a field that names a run of `table` (`required=False`: or `none`)."""
-
-    def __init__(self, table: str, required: bool = True):
-        self.table, self.required = table, required
-
-
-class Entry:
-    """Marks a field that names an entry of a params section which is no stage."""
-
-    def __init__(self, section: str):
-        self.section = section
-
-
-ProblemsName = Annotated[str, Slot("problems")]
-ProblemsOrNone = Annotated[str, Slot("problems", required=False)]
-PromptsName = Annotated[str, Slot("prompts")]
-PromptsOrNone = Annotated[str, Slot("prompts", required=False)]
-SamplesName = Annotated[str, Slot("samples")]
-SamplesOrNone = Annotated[str, Slot("samples", required=False)]
-PredictionsName = Annotated[str, Slot("predictions")]
-RewardsName = Annotated[str, Slot("rewards")]
-DemosName = Annotated[str, Slot("demos")]
-PairsName = Annotated[str, Slot("pairs")]
-PairsOrNone = Annotated[str, Slot("pairs", required=False)]
-ReferenceName = Annotated[str, Slot("reference_logprobs")]
-ModelName = Annotated[str, Slot("models")]
-ModelOrNone = Annotated[str, Slot("models", required=False)]
-SamplingName = Annotated[str, Entry("sampling")]
-Checker = Literal["auto", "number", "latex"]
-
-
-class Section(BaseModel):
-    """A row of params: unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    writes: ClassVar[tuple[str, ...]] = ()
+from schemas.slots import (
+    NO_FILE,
+    NONE,
+    Checker,
+    ModelName,
+    ModelOrNone,
+    Natural,
+    Positive,
+    PredictionsName,
+    ProblemsName,
+    ProblemsOrNone,
+    PromptsName,
+    PromptsOrNone,
+    RewardsName,
+    SamplesName,
+    SamplesOrNone,
+    SamplingName,
+    Section,
+)
 
 
 class Sampling(Section):
@@ -78,9 +45,7 @@ class ModelRun(Section):
     revision: str | None = None
     path: str = Field(description=f"local model directory, or {NO_FILE}")
     config: dict[str, Any] | None = Field(default=None, description="`model_type` and sizes of a model to initialise")
-    vocabulary: ProblemsOrNone = Field(
-        description="problems whose words make the tokenizer of an initialised model"
-    )
+    vocabulary: ProblemsOrNone = Field(description="problems whose words make the tokenizer of an initialised model")
     script: list[str] | None = Field(default=None, description="completions of the `scripted` engine")
     trust_remote_code: bool = False
 
@@ -237,9 +202,7 @@ class OutcomePairsRun(Section):
 
     samples: SamplesName
     rewards: RewardsName
-    gold: SamplesOrNone = Field(
-        description="gold solutions that join every prompt's winners, after its own"
-    )
+    gold: SamplesOrNone = Field(description="gold solutions that join every prompt's winners, after its own")
     k: Positive = Field(description="pairs per prompt")
     margin: Annotated[float, at.Gt(0)] = Field(
         default=1.0, description="least difference of rewards; 1 with 0/1 rewards: correct against wrong"
@@ -248,99 +211,6 @@ class OutcomePairsRun(Section):
     max_pairs: Positive | None = Field(default=None, description="cap by seeded subsampling (the paper: 60,000)")
     deduplicate: bool = Field(default=False, description="drop samples whose text an earlier one of the prompt has")
     repeat_pairs: bool = Field(default=True, description="the paper's rule: K above lcm(winners, losers) repeats pairs")
-
-
-class Optimizer(Section):
-    """AdamW and its schedule."""
-
-    lr: Annotated[float, at.Gt(0)]
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: Annotated[float, at.Ge(0), at.Lt(1)] = Field(default=0.0, description="share of the steps")
-    weight_decay: Annotated[float, at.Ge(0)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    grad_clip: Annotated[float, at.Gt(0)] = 1.0
-    batch_size: Positive = Field(description="sequences (sft) or pairs (preference) per optimizer step")
-    micro_tokens: Positive = Field(default=16384, description="tokens of one forward; splits a batch, changes no result")
-    epochs: Annotated[float, at.Gt(0)] | None = None
-    steps: Positive | None = Field(default=None, description="optimizer steps; exactly one of `epochs`, `steps`")
-
-    @model_validator(mode="after")
-    def _length(self) -> "Optimizer":
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of `epochs`, `steps`")
-        return self
-
-
-class Lora(Section):
-    """Low-rank adapters (peft); the saved model has them merged."""
-
-    rank: Positive = 8
-    alpha: Annotated[float, at.Gt(0)] = 16.0
-    dropout: Annotated[float, at.Ge(0), at.Lt(1)] = 0.0
-    targets: list[str] | Literal["all-linear"] = "all-linear"
-
-
-class Validation(Section):
-    """Greedy accuracy during training; the best checkpoint is kept. Never on a test split."""
-
-    prompts: PromptsOrNone
-    problems: ProblemsOrNone
-    sampling: SamplingName
-    every: Positive = Field(default=100, description="steps between validations; the last step is validated too")
-    checker: Checker = "auto"
-
-
-class TrainingRun(Section):
-    """What all training stages share."""
-
-    model: ModelName = Field(description="the model that training starts from")
-    optimizer: Optimizer
-    validation: Validation
-    precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
-    lora: Lora | None = None
-    max_tokens: Positive = Field(default=1024, description="longest prompt and completion; longer ones are errors")
-    log_every: Positive = 10
-    checkpoint_every: Positive = Field(default=200, description="steps between checkpoints that a killed run resumes")
-
-
-class SftRun(TrainingRun):
-    """Supervised fine-tuning on demos."""
-
-    writes: ClassVar = ("models", "training")
-
-    demos: DemosName
-    watch: PairsOrNone = Field(
-        description="pairs whose chosen and rejected log-probs are logged"
-    )
-    watch_limit: Positive = Field(default=128, description="pairs of `watch` that are scored, evenly spaced")
-    reduction: Literal["sequence", "token"] = Field(
-        default="sequence", description="mean per sequence, then over the batch; or mean over the batch's tokens"
-    )
-
-
-class ReferenceRun(Section):
-    """Log-probs of a pairs run under a frozen model."""
-
-    writes: ClassVar = ("reference_logprobs",)
-
-    pairs: PairsName
-    model: ModelName
-    precision: Literal["fp32", "bf16"] = "fp32"
-    micro_tokens: Positive = 16384
-    max_tokens: Positive = 1024
-
-
-class PreferenceRun(TrainingRun):
-    """Preference optimisation on pairs."""
-
-    writes: ClassVar = ("models", "training")
-
-    pairs: PairsName
-    reference: ReferenceName
-    loss: Literal["dpo", "dpo_nll"]
-    beta: Annotated[float, at.Gt(0)] = 0.1
-    alpha: Annotated[float, at.Ge(0)] = Field(default=1.0, description="weight of the NLL term (dpo_nll)")
 
 
 class Comparison(Section):
@@ -354,6 +224,6 @@ class Report(Section):
     """What `builders.report` shows."""
 
     iterations: list[str] = Field(default=[], description="evaluated models in order of iteration, the first is M_0")
-    comparisons: list[Comparison] = []
+    comparisons: list[Comparison] = Field(default=[], description="pairs of models to compare")
     training: list[str] = Field(default=[], description="training runs whose log-probs are plotted together")
     saturated_below: float = Field(default=0.5, description="gain in points under which an iteration has saturated")

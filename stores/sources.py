@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from schemas.params import Params, references, stage_runs, table_runs
-from schemas.sections import NONE, Section, Slot
+from schemas.slots import NONE, Section, Slot
 
 _Node = tuple[str, str]
 

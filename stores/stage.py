@@ -5,7 +5,6 @@ end. A failed or killed stage leaves nothing half-written. A user's mistake is o
 stops early (budget spent, batch pending) writes no table and exits 75.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -96,8 +95,8 @@ class Stage:
         for staged, final in self._outputs:
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.exists():
-                os.replace(final, staged.with_name(staged.name + ".old"))
-            os.replace(staged, final)
+                final.replace(staged.with_name(staged.name + ".old"))
+            staged.replace(final)
         self.discard()
         for action in self._after:
             action()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from schemas.params import STAGES, load_params, references
-from schemas.sections import Slot
+from schemas.slots import Slot
 from stores.paths import run_dir
 from tests.conftest import REPOSITORY
 

@@ -17,7 +17,7 @@ from builders.models import initialise, run
 from builders.word_tokenizer import build_tokenizer, vocabulary
 from schemas import Problem, Reject
 from schemas.params import Params
-from schemas.sections import NO_FILE
+from schemas.slots import NO_FILE
 from stores.parquet import read_table
 from stores.paths import rejects_dir, run_dir
 from stores.stage import execute

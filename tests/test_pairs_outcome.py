@@ -53,7 +53,7 @@ def gold_of(*names: str, tokens: int | None = 8) -> pa.Table:
 
 
 def config(**changes) -> OutcomePairsRun:
-    return OutcomePairsRun(**{"samples": "s", "rewards": "r", "gold": "none", "k": 4} | changes)
+    return OutcomePairsRun.model_validate({"samples": "s", "rewards": "r", "gold": "none", "k": 4} | changes)
 
 
 def sides(built, name: str) -> list[tuple[int, object, object]]:
@@ -137,13 +137,19 @@ def test_repeated_texts_count_once_where_asked():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.dictionaries(st.sampled_from("abcdef"), st.text("+-?", min_size=1, max_size=9), min_size=1), st.integers(1, 9))
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.text("+-?", min_size=1, max_size=9), min_size=1), st.integers(1, 9)
+)
 def test_every_prompt_agrees_with_the_rule_written_as_a_loop(verdicts, k):
     built = build(*samples_of(verdicts), gold_of(), config(k=k))
     for name, string in verdicts.items():
         good = [i for i, v in enumerate(string) if v == "+"]
         bad = [i for i, v in enumerate(string) if v == "-"]
-        expected = [] if not good or not bad else list(zip(range(k), itertools.cycle(good), itertools.cycle(bad), strict=False))
+        expected = (
+            []
+            if not good or not bad
+            else list(zip(range(k), itertools.cycle(good), itertools.cycle(bad), strict=False))
+        )
         assert sides(built, name) == expected
         assert len(set(expected)) <= lcm(len(good) or 1, len(bad) or 1) * k
 

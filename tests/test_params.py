@@ -8,7 +8,7 @@ import yaml
 
 from schemas import TABLES
 from schemas.params import STAGES, Params, RunInput, load_params, parse_params, run_inputs, table_runs
-from schemas.sections import SftRun
+from schemas.sections_training import SftRun
 from tests.small_store import PARAMS
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -17,7 +17,8 @@ from builders.sources.math import last_boxed
 from schemas import TABLES
 from schemas.ids import problem_id
 from schemas.params import Params
-from schemas.sections import NO_FILE, ProblemsRun
+from schemas.sections import ProblemsRun
+from schemas.slots import NO_FILE
 from stores.parquet import read_table
 from stores.paths import rejects_dir, run_dir
 from stores.stage import execute

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.sections import Optimizer
+from schemas.sections_training import Optimizer
 from train.optimizer import Schedule, adamw, update
 
 

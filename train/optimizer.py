@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from schemas.sections import Optimizer
+from schemas.sections_training import Optimizer
 
 
 class Schedule:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from builders.model_files import device, load_model, load_tokenizer
-from schemas.sections import Lora
+from schemas.sections_training import Lora
 from train import packing
 from train.logprobs import hidden_states, sequence_logprobs, token_logprobs
 from train.packing import Batch, Tokens

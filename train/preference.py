@@ -15,7 +15,7 @@ from torch import Tensor
 
 from builders.model_files import load_tokenizer
 from schemas.ids import digest
-from schemas.sections import PreferenceRun
+from schemas.sections_training import PreferenceRun
 from stores.stage import Stage, run_stage
 from train import losses
 from train.data import Pair, Span, hash_tokens, load_pairs

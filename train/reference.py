@@ -14,7 +14,7 @@ import torch
 from builders.model_files import fingerprint, load_tokenizer
 from schemas import ReferenceLogprob
 from schemas.ids import digest
-from schemas.sections import ReferenceRun
+from schemas.sections_training import ReferenceRun
 from stores.parquet import rows_to_table
 from stores.progress import progress
 from stores.stage import Stage, run_stage

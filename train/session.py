@@ -12,7 +12,7 @@ from torch import Tensor
 from builders.model_files import fingerprint, read_record, write_record
 from schemas import TrainingStep
 from schemas.ids import digest, text_hash
-from schemas.sections import TrainingRun
+from schemas.sections_training import TrainingRun
 from stores.parquet import texts_digest
 from stores.paths import run_dir
 from stores.progress import progress

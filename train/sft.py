@@ -14,7 +14,8 @@ from torch import Tensor
 
 from builders.model_files import load_tokenizer
 from schemas.ids import digest
-from schemas.sections import NONE, SftRun
+from schemas.sections_training import SftRun
+from schemas.slots import NONE
 from stores.stage import Stage, run_stage
 from train import losses
 from train.data import Demo, Pair, hash_tokens, load_demos, load_pairs

@@ -15,7 +15,9 @@ from builders.engines import Engine, Request
 from builders.engines.hf import HfEngine
 from schemas import Chat
 from schemas.ids import digest
-from schemas.sections import NONE, Sampling, TrainingRun
+from schemas.sections import Sampling
+from schemas.sections_training import TrainingRun
+from schemas.slots import NONE
 from stores.stage import Stage
 from train.policy import Policy
 

@@ -59,7 +59,7 @@ def answering_part(prefill: str, text: str) -> str:
 
 
 def markers(full: str) -> list[Marker]:
-    """The last marker phrases, in order: `Final answer:`, `The answer is`, `####`, and `A:` or `Answer:` opening a line.
+    """The last marker phrases, in order: `Final answer:`, `The answer is`, `####`, `A:` or `Answer:` opening a line.
 
     `####` counts only before one value: four hashes are a heading in Markdown too.
     """

@@ -137,7 +137,9 @@ class HfEngine:
         return whole[len(encoded.text) :] if whole.startswith(encoded.text) else self._decode(tokens)
 
     def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str), "one list of ids gives one text"
+        return text
 
 
 def _eos_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
@@ -155,7 +157,7 @@ def _uniforms(key: str, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=seed)).random(count)
 
 
-def _draw(batch: Sequence[_Encoded], sampling: Sampling, origin: int):  # noqa: ANN202
+def _draw(batch: Sequence[_Encoded], sampling: Sampling, origin: int):
     """A logits processor that leaves only the drawn token of each row, by inverting the distribution's CDF.
 
     Column `origin` of the input is where the completions start: every row's n-th token takes its n-th number.

@@ -1,0 +1,113 @@
+"""The training sections of `params.yaml`."""
+
+from typing import Annotated, ClassVar, Literal
+
+import annotated_types as at
+from pydantic import Field, model_validator
+
+from schemas.slots import (
+    Checker,
+    DemosName,
+    ModelName,
+    PairsName,
+    PairsOrNone,
+    Positive,
+    ProblemsOrNone,
+    PromptsOrNone,
+    ReferenceName,
+    SamplingName,
+    Section,
+)
+
+
+class Optimizer(Section):
+    """AdamW and its schedule."""
+
+    lr: Annotated[float, at.Gt(0)]
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Annotated[float, at.Ge(0), at.Lt(1)] = Field(default=0.0, description="share of the steps")
+    weight_decay: Annotated[float, at.Ge(0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    grad_clip: Annotated[float, at.Gt(0)] = 1.0
+    batch_size: Positive = Field(description="sequences (sft) or pairs (preference) per optimizer step")
+    micro_tokens: Positive = Field(
+        default=16384, description="tokens of one forward; splits a batch, changes no result"
+    )
+    epochs: Annotated[float, at.Gt(0)] | None = None
+    steps: Positive | None = Field(default=None, description="optimizer steps; exactly one of `epochs`, `steps`")
+
+    @model_validator(mode="after")
+    def _length(self) -> "Optimizer":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of `epochs`, `steps`")
+        return self
+
+
+class Lora(Section):
+    """Low-rank adapters (peft); the saved model has them merged."""
+
+    rank: Positive = 8
+    alpha: Annotated[float, at.Gt(0)] = 16.0
+    dropout: Annotated[float, at.Ge(0), at.Lt(1)] = 0.0
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class Validation(Section):
+    """Greedy accuracy during training; the best checkpoint is kept. Never on a test split."""
+
+    prompts: PromptsOrNone
+    problems: ProblemsOrNone
+    sampling: SamplingName
+    every: Positive = Field(default=100, description="steps between validations; the last step is validated too")
+    checker: Checker = "auto"
+
+
+class TrainingRun(Section):
+    """What all training stages share."""
+
+    model: ModelName = Field(description="the model that training starts from")
+    optimizer: Optimizer
+    validation: Validation
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    lora: Lora | None = None
+    max_tokens: Positive = Field(default=1024, description="longest prompt and completion; longer ones are errors")
+    log_every: Positive = 10
+    checkpoint_every: Positive = Field(default=200, description="steps between checkpoints that a killed run resumes")
+
+
+class SftRun(TrainingRun):
+    """Supervised fine-tuning on demos."""
+
+    writes: ClassVar = ("models", "training")
+
+    demos: DemosName
+    watch: PairsOrNone = Field(description="pairs whose chosen and rejected log-probs are logged")
+    watch_limit: Positive = Field(default=128, description="pairs of `watch` that are scored, evenly spaced")
+    reduction: Literal["sequence", "token"] = Field(
+        default="sequence", description="mean per sequence, then over the batch; or mean over the batch's tokens"
+    )
+
+
+class ReferenceRun(Section):
+    """Log-probs of a pairs run under a frozen model."""
+
+    writes: ClassVar = ("reference_logprobs",)
+
+    pairs: PairsName
+    model: ModelName
+    precision: Literal["fp32", "bf16"] = "fp32"
+    micro_tokens: Positive = 16384
+    max_tokens: Positive = 1024
+
+
+class PreferenceRun(TrainingRun):
+    """Preference optimisation on pairs."""
+
+    writes: ClassVar = ("models", "training")
+
+    pairs: PairsName
+    reference: ReferenceName
+    loss: Literal["dpo", "dpo_nll"]
+    beta: Annotated[float, at.Gt(0)] = 0.1
+    alpha: Annotated[float, at.Ge(0)] = Field(default=1.0, description="weight of the NLL term (dpo_nll)")

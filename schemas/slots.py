@@ -1,0 +1,58 @@
+"""What the sections of `params.yaml` are made of: references between runs, and the base of every row.
+
+A field annotated with a `Slot` names a run of that table, or `none` where the stage can do without. `writes` says
+which tables a section's runs write. Fields that `dvc.yaml` interpolates have no default: DVC cannot fill one in.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import annotated_types as at
+from pydantic import BaseModel, ConfigDict, Field
+
+NONE = "none"
+NO_FILE = "data/none"
+"""The path to write where a run reads no file: DVC needs one that exists."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Positive = Annotated[int, at.Ge(1)]
+Natural = Annotated[int, at.Ge(0)]
+
+
+class Slot:
+    """Marks a field that names a run of `table` (`required=False`: or `none`)."""
+
+    def __init__(self, table: str, required: bool = True):
+        self.table, self.required = table, required
+
+
+class Entry:
+    """Marks a field that names an entry of a params section which is no stage."""
+
+    def __init__(self, section: str):
+        self.section = section
+
+
+ProblemsName = Annotated[str, Slot("problems")]
+ProblemsOrNone = Annotated[str, Slot("problems", required=False)]
+PromptsName = Annotated[str, Slot("prompts")]
+PromptsOrNone = Annotated[str, Slot("prompts", required=False)]
+SamplesName = Annotated[str, Slot("samples")]
+SamplesOrNone = Annotated[str, Slot("samples", required=False)]
+PredictionsName = Annotated[str, Slot("predictions")]
+RewardsName = Annotated[str, Slot("rewards")]
+DemosName = Annotated[str, Slot("demos")]
+PairsName = Annotated[str, Slot("pairs")]
+PairsOrNone = Annotated[str, Slot("pairs", required=False)]
+ReferenceName = Annotated[str, Slot("reference_logprobs")]
+ModelName = Annotated[str, Slot("models")]
+ModelOrNone = Annotated[str, Slot("models", required=False)]
+SamplingName = Annotated[str, Entry("sampling")]
+Checker = Literal["auto", "number", "latex"]
+
+
+class Section(BaseModel):
+    """A row of params: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    writes: ClassVar[tuple[str, ...]] = ()
