@@ -59,9 +59,18 @@ def load_model(directory: Path, dtype: str = "float32") -> "PreTrainedModel":
 
     logging.disable_progress_bar()  # our own progress is enough, and stderr need not be a terminal
     trusted = read_record(directory)["provenance"].get("trust_remote_code", False)
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         directory, dtype=dtype, use_safetensors=True, trust_remote_code=trusted, local_files_only=True
     ).eval()
+    model.set_attn_implementation(plain_attention(model))
+    return model
+
+
+def plain_attention(model: "PreTrainedModel") -> str:
+    """The attention that the unmodified model is to run with: its own, except that transformers' `sdpa` drops the
+    soft-cap of attention scores (Gemma 2) without a word."""
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "eager" if capped else model.config._attn_implementation or "eager"
 
 
 def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":

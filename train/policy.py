@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from builders.model_files import device, load_model, load_tokenizer
+from builders.model_files import device, load_model, load_tokenizer, plain_attention
 from schemas.sections_training import Lora
 from train import packing
 from train.logprobs import hidden_states, sequence_logprobs, token_logprobs
@@ -149,13 +149,6 @@ def packable(model: PreTrainedModel) -> bool:
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
     mixes = any(isinstance(module, nn.Conv1d) for module in model.modules())
     return model._supports_attention_backend and kinds <= _ATTENTION_LAYERS and not mixes
-
-
-def plain_attention(model: PreTrainedModel) -> str:
-    """The attention that the unmodified model is to run with: its own, except that transformers' `sdpa` drops the
-    soft-cap of attention scores (Gemma 2) without a word."""
-    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
-    return "eager" if capped else model.config._attn_implementation or "eager"
 
 
 @torch.no_grad()

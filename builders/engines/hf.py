@@ -1,5 +1,6 @@
 """Transformers' own `generate`, on any device: batched by length, seeded per request."""
 
+import bisect
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
@@ -94,7 +95,7 @@ class HfEngine:
     ) -> list[list[int]]:
         """The tokens `start` to `end` of every row (fewer where all rows end sooner; padding follows an ending)."""
         import torch
-        from transformers import GenerationConfig, LogitsProcessorList
+        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
         inputs = [e.ids + more for e, more in zip(batch, generated, strict=True)]
         width = max(len(ids) for ids in inputs)
@@ -106,14 +107,27 @@ class HfEngine:
             do_sample=False,
             eos_token_id=self.eos_ids,
             pad_token_id=self.pad_id,
-            stop_strings=list(sampling.stop) or None,
         )
         draws = LogitsProcessorList([_draw(batch, sampling, width - start)] if sampling.temperature > 0 else [])
+        stops = StoppingCriteriaList([self._stop_at(sampling.stop, width)] if sampling.stop else [])
         with torch.inference_mode():
             out = self.model.generate(  # pyrefly: ignore
-                ids, attention_mask=mask, logits_processor=draws, tokenizer=self.tokenizer if sampling.stop else None
+                ids, attention_mask=mask, logits_processor=draws, stopping_criteria=stops
             )
         return out[:, width:].tolist()
+
+    def _stop_at(self, stops: Sequence[str], origin: int):
+        """A stopping criterion per row: one of the strings is among the last tokens of this round."""
+        import torch
+
+        tail = max(len(stop) for stop in stops) + 4
+
+        def stop(input_ids: "torch.Tensor", scores: "torch.Tensor", **_: object) -> "torch.Tensor":
+            recent = input_ids[:, max(origin, input_ids.shape[1] - tail) :].tolist()
+            found = [any(stop in self._decode(row) for stop in stops) for row in recent]
+            return torch.tensor(found, device=input_ids.device)
+
+        return stop
 
     def _ended(self, tokens: list[int], sampling: Sampling) -> bool:
         if any(token in self.eos_ids for token in tokens):
@@ -123,13 +137,19 @@ class HfEngine:
     def _finish(self, encoded: _Encoded, row: list[int], sampling: Sampling) -> Completion:
         end = next((i for i, token in enumerate(row) if token in self.eos_ids), None)
         tokens = row if end is None else row[: end + 1]
-        while end is None and tokens and tokens[-1] == self.pad_id:
-            tokens = tokens[:-1]
         text = self._completion_text(encoded, tokens if end is None else tokens[:-1])
         cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
-        text = text[: min(cuts)] if cuts else text
+        if cuts:
+            text = text[: min(cuts)]
+            tokens = tokens[: self._tokens_until(tokens, sampling.stop)]
         reason = "stop" if end is not None or cuts else "length"
         return Completion(text, reason, len(tokens), len(encoded.ids), tuple(tokens))
+
+    def _tokens_until(self, tokens: list[int], stops: Sequence[str]) -> int:
+        """How many tokens it took to write the first stop string."""
+        return bisect.bisect_left(
+            range(len(tokens)), True, key=lambda n: any(stop in self._decode(tokens[:n]) for stop in stops)
+        )
 
     def _completion_text(self, encoded: _Encoded, tokens: list[int]) -> str:
         """Decoded after its prompt: tokenizers that mark words by a leading space drop it at the start of a text."""

@@ -1,0 +1,116 @@
+"""The shipped params: the whole graph on a reduced copy (slow), and the full default with its seeds (demo)."""
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from schemas.params import load_params, stage_runs
+from tests.conftest import REPOSITORY
+from tests.pipeline import Checkout
+
+MODELS = ("m0", "m1", "m2", "dpo", "star")
+
+
+def shipped() -> dict[str, Any]:
+    return yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+
+
+def reduced() -> dict[str, Any]:
+    """The shipped params with small numbers: the same runs, a minute of work."""
+    params = shipped()
+    for name, limit in {"warmup": 300, "train": 60, "validation": 20, "test": 60}.items():
+        params["problems"][name] |= {"limit": limit, "steps": [2, 2]}
+    params["models"]["tiny"]["config"] |= {"num_hidden_layers": 2}
+    params["sampling"]["explore"]["max_new_tokens"] = params["sampling"]["greedy"]["max_new_tokens"] = 40
+    params["sft"]["m0"]["optimizer"] |= {"epochs": 12}
+    for run in (*params["sft"].values(), *params["preference"].values()):
+        run["validation"]["every"] = 10
+    for run in params["evaluate"].values():
+        run["k"] = 2
+    return params
+
+
+def metrics(checkout: Checkout) -> dict[str, Any]:
+    return json.loads((checkout.root / "data/report/metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The reduced default, built once."""
+    checkout = Checkout(tmp_path_factory.mktemp("default"), reduced())
+    checkout.repro()
+    checkout.commit("built")
+    return checkout
+
+
+@pytest.mark.slow
+def test_the_whole_graph_runs_and_reports(built: Checkout) -> None:
+    found = metrics(built)["models"]
+    assert set(found) == set(MODELS)
+    for name in MODELS:
+        low, high = found[name]["ci95"]
+        assert 0 <= low <= found[name]["accuracy"] <= high <= 1
+        assert found[name]["n"] == 60
+        assert {"maj_2", "pass_2"} <= set(found[name])
+    params = load_params(built.root / "params.yaml")
+    for section, name, run in stage_runs(params):
+        for table in run.writes:
+            assert list((built.root / "data" / table).glob(f"*{name}/*")), f"{section}.{name} wrote no {table}"
+    assert "http" not in (built.root / "data/report/report.html").read_text().replace("http://www.w3.org", "")
+
+
+@pytest.mark.slow
+def test_nothing_runs_again_and_the_store_answers(built: Checkout) -> None:
+    again = built.repro()
+    assert "Running stage" not in again.stdout
+    assert built.call("python", "-m", "stores", "check").returncode == 0
+    query = "select count(*) as n from pair_texts where run = 'irpo_0'"
+    answer = built.call("python", "-m", "stores", "sql", "--format", "json", query)
+    assert json.loads(answer.stdout)[0]["n"] > 0
+
+
+@pytest.mark.slow
+def test_every_table_is_byte_identical_from_an_empty_ledger(built: Checkout, tmp_path: Path) -> None:
+    other = Checkout(tmp_path, reduced())
+    other.repro()
+    for table in ("samples", "predictions", "rewards", "pairs", "reference_logprobs", "training", "models"):
+        assert other.bytes_of(f"data/{table}") == built.bytes_of(f"data/{table}"), table
+    assert metrics(other) == metrics(built)
+
+
+@pytest.mark.slow
+def test_a_changed_beta_trains_again_and_samples_nothing_before_it(built: Checkout) -> None:
+    params = reduced()
+    params["preference"]["dpo"]["beta"] = 0.5
+    built.write_params(params)
+    done = built.repro()
+    ran = {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+    assert ran == {"preference@dpo", "evaluate@dpo", "report"}
+    built.write_params(reduced())
+    assert "> python" not in built.repro().stdout, "DVC's run cache gives the former version back"
+
+
+@pytest.mark.demo
+def test_the_default_improves_over_seeds(tmp_path: Path) -> None:
+    """Two iterations gain at least 6 points on average over seeds 0, 1, 2, each with a paired lower bound above 0."""
+    gains = []
+    for seed in (0, 1, 2):
+        checkout = Checkout(tmp_path / str(seed), shipped() | {"seed": seed})
+        checkout.environment["OMP_NUM_THREADS"] = "2"
+        started = time.perf_counter()
+        checkout.repro()
+        seconds = time.perf_counter() - started
+        found = metrics(checkout)
+        compared = found["comparisons"]["m2-vs-m0"]
+        accuracies = {name: round(100 * found["models"][name]["accuracy"], 2) for name in MODELS}
+        print(json.dumps({"seed": seed, "seconds": round(seconds), "accuracy": accuracies, "m2-m0": compared}))
+        (tmp_path / f"metrics_{seed}.json").write_text(json.dumps(found))
+        gains.append(compared["points"])
+        assert compared["ci95"][0] > 0
+        assert all(found["models"][name]["n"] == 2000 for name in MODELS)
+    assert statistics.mean(gains) >= 6
