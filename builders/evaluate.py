@@ -56,13 +56,13 @@ def run(stage: Stage) -> None:
         return load_engine(config.engine, stage.dir("models", config.model), config.precision)
 
     for setting, n in wanted:
-        answer(ledger, setting, list(requests(prompts, setting, n)), engine, config.batch_size)
+        spent = answer(ledger, setting, list(requests(prompts, setting, n)), engine, config.batch_size)
+        stage.cost.device_s, stage.cost.tokens = stage.cost.device_s + spent.device_s, stage.cost.tokens + spent.tokens
     samples = pa.concat_tables(merged_rows(ledger, wanted, prompts))
     stage.write(Sample, [samples])
     predictions = predict(samples, prompts, stage.read("problems", config.problems), config.checker)
     stage.write(Prediction, [predictions])
     stage.write(Reward, [judge(predictions, stage.read("answers", config.problems))])
-    _, stage.cost.device_s, stage.cost.tokens = ledger.seconds([setting.context for setting, _ in wanted])
 
 
 if __name__ == "__main__":

@@ -47,19 +47,28 @@ def requests(prompts: pa.Table, setting: Setting, n: int) -> Iterator[Request]:
             yield Request(f"{setting.context}-{asked}-{index:04d}", messages, row["prefill"], row["rendering"])
 
 
+class Spent(NamedTuple):
+    """What one call of `answer` generated; nothing where the ledger had it all."""
+
+    device_s: float
+    tokens: int
+
+
 def answer(
     ledger: Ledger, setting: Setting, wanted: Sequence[Request], engine: Callable[[], Engine], batch_size: int
-) -> None:
+) -> Spent:
     """Generates the wanted requests that the ledger lacks, committing every batch as it finishes.
 
-    The engine is loaded only if something is missing. Another process that wants the same context waits here.
+    The engine is loaded only if something is missing. Another process that wants the same context waits here. Returns
+    the device seconds and tokens of the batches that this call committed.
     """
     with ledger.exclusive(setting.context):
         by_key = {request.key: request for request in wanted}
         missing = ledger.missing(list(by_key))
         if not missing:
-            return
+            return Spent(0.0, 0)
         running = engine()
+        began, tokens = running.device_s, 0
         with progress(f"sampling {setting.model}", len(by_key), "completions", len(by_key) - len(missing)) as bar:
             wall, busy = time.perf_counter(), running.device_s
             for batch in running.stream([by_key[key] for key in missing], setting.sampling, batch_size):
@@ -67,7 +76,9 @@ def answer(
                 now = time.perf_counter()
                 ledger.append(setting.context, setting.model, entries, now - wall, running.device_s - busy)
                 wall, busy = now, running.device_s
+                tokens += sum(completion.n_tokens for _, completion in batch)
                 bar.advance(len(batch))
+        return Spent(running.device_s - began, tokens)
 
 
 def sample_rows(

@@ -4,6 +4,8 @@ Everything generated goes through the ledger; the table is a projection of it. A
 committed batch ended, and a larger n generates only what is new.
 """
 
+from functools import partial
+
 from builders.engines import load_engine
 from builders.generation import Setting, answer, requests, sample_rows
 from builders.model_files import fingerprint
@@ -26,9 +28,10 @@ def run(stage: Stage) -> None:
         raise ValueError(f"prompts run '{config.prompts}' is empty; there is nothing to sample")
     ledger = Ledger()
     wanted = list(requests(prompts, setting, config.n))
-    answer(ledger, setting, wanted, lambda: load_engine(config.engine, model, config.precision), config.batch_size)
+    load = partial(load_engine, config.engine, model, config.precision)
+    spent = answer(ledger, setting, wanted, load, config.batch_size)
+    stage.cost.device_s, stage.cost.tokens = spent
     stage.write(Sample, sample_rows(ledger, setting, prompts, config.n, config.token_ids))
-    _, stage.cost.device_s, stage.cost.tokens = ledger.seconds([setting.context])
 
 
 if __name__ == "__main__":

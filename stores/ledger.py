@@ -113,13 +113,6 @@ class Ledger:
             _lock(file, context)
             yield
 
-    def seconds(self, contexts: Sequence[str]) -> tuple[float, float, int]:
-        """(wall seconds, device seconds, tokens) that generating these contexts took."""
-        marks = ",".join("?" * len(contexts))
-        query = f"select sum(wall_s), sum(device_s), sum(n_tokens) from batches where context in ({marks})"
-        wall, device, tokens = self.db.execute(query, contexts).fetchone()
-        return wall or 0.0, device or 0.0, tokens or 0
-
     def sql(self, query: str) -> tuple[list[str], list[tuple]]:
         """(column names, rows) of a read-only query over `completions` and `batches`.
 

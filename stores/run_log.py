@@ -13,7 +13,7 @@ from stores.paths import ledger_dir
 
 @dataclass
 class RunCost:
-    """One finished execution of a stage. Seconds; tokens are 0 where a stage handles none."""
+    """One finished execution of a stage. Seconds; tokens are those that this execution generated or trained on."""
 
     workspace: str
     stage: str

@@ -184,10 +184,11 @@ class Counting(ScriptedEngine):
 def test_only_what_the_ledger_lacks_is_generated(tmp_path: Path) -> None:
     ledger, table, engine = Ledger(tmp_path), prompts("a", "b", "a"), Counting(["x", "yy"])
     first = list(requests(table, setting(), 2))
-    answer(ledger, setting(), first, lambda: engine, 2)
+    spent = answer(ledger, setting(), first, lambda: engine, 2)
+    assert spent.tokens == 8, "each of the four is one word and an ending"
     assert len(engine.asked) == 4, "two problems that ask the same share their answers"
-    answer(ledger, setting(), first, pytest.fail, 2)
-    answer(ledger, setting(), list(requests(table, setting(), 3)), lambda: engine, 2)
+    assert answer(ledger, setting(), first, pytest.fail, 2) == (0.0, 0)
+    assert answer(ledger, setting(), list(requests(table, setting(), 3)), lambda: engine, 2).tokens == 4
     assert {key[-4:] for key in engine.asked} == {"0002"}
     rows = pa.concat_tables(sample_rows(ledger, setting(), table, 3)).to_pylist()
     assert [row["sample_id"] for row in rows] == sorted(row["sample_id"] for row in rows)

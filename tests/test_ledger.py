@@ -85,15 +85,6 @@ def test_a_key_is_never_written_twice_and_its_batch_is_not_kept(ledger: Ledger) 
     assert ledger.missing(["c-2"]) == []
 
 
-def test_costs_are_summed_over_contexts(ledger: Ledger) -> None:
-    ledger.append("a", "m0", [("a-1", completion())], wall_s=2.0, device_s=1.0)
-    ledger.append("a", "m0", [("a-2", completion())], wall_s=3.0, device_s=0.5)
-    ledger.append("b", "m0", [("b-1", completion())], wall_s=4.0)
-    assert ledger.seconds(["a"]) == (5.0, 1.5, 6)
-    assert ledger.seconds(["a", "b"]) == (9.0, 1.5, 9)
-    assert ledger.seconds(["none"]) == (0.0, 0.0, 0)
-
-
 COMMIT_FOREVER = """
 ledger = Ledger(root)
 for batch in range(10_000):

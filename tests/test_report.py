@@ -201,8 +201,12 @@ def test_generation_costs_come_from_the_ledger(built: dict[str, Any]) -> None:
     metrics()
     costs = json.loads(Path("data/report/costs.json").read_text())
     generation = {"batches": 1, "completions": 1, "tokens": 11, "wall_s": 2.0, "device_s": 1.0}
-    assert costs["runs"] == {"samples": {"own": {"generation": generation}}}
-    assert costs["total"]["generation"] == generation
+    assert costs["generation"] == {"settings": {"cccccccc": {"runs": ["own"]} | generation}, "total": generation}
+    assert costs["runs"] == {}
+    assert costs["total"]["tokens"] == 0, "no execution here generated it"
+    page = Path("data/report/report.html").read_text()
+    assert "All batches that the ledger holds" in page
+    assert "The last execution of each run" not in page
 
 
 def test_csv_files_for_dvc_plots(shown: Shown) -> None:

@@ -1,4 +1,4 @@
-"""What each run cost: its last execution in this workspace, and the generation that the ledger holds for it.
+"""What each run cost in its last execution in this workspace, and what the ledger holds for each sampling setting.
 
 Timings differ on every machine, so they are kept out of `metrics.json`.
 """
@@ -13,30 +13,29 @@ from stores.ledger import Ledger
 from stores.paths import ledger_dir
 from stores.run_log import RunCost, RunLog
 
-GENERATING = ("samples", "evaluate")
 GENERATION = ("batches", "completions", "tokens", "wall_s", "device_s")
 
 
 def measure_costs(duck: Duck, params: Params, root: Path) -> dict[str, Any]:
-    """`runs`: section -> run -> seconds and tokens; `total`: their sums. Runs without a record are left out.
+    """`runs`: section -> run -> what its last execution here took and generated; `total`: their sums; `generation`.
 
-    `wall_s`, `cpu_s` and `device_s` are those of the last execution; `generation` sums the ledger's batches of the
-    run's settings, which may have been generated long before, and by other runs that share them. The total counts
-    each setting once.
+    `generation.settings` has one entry per setting (model, sampling, seed) that built samples were generated with: the
+    runs that use it, and all of its batches in the ledger, whenever and for whichever run they were made. It overlaps
+    with `runs`, whose executions made some of those batches, so it has a `total` of its own.
     """
-    log, settings = RunLog().latest(root), _settings(duck)
-    batches = _batches(sorted(set().union(*settings.values())))
+    log = RunLog().latest(root)
     runs: dict[str, dict[str, Any]] = {}
     for section, name, _ in stage_runs(params):
-        found: dict[str, Any] = _execution(log[section, name]) if (section, name) in log else {}
-        used = [batches[c] for c in settings.get(name, []) if c in batches] if section in GENERATING else []
-        if used:
-            found["generation"] = _sum(used, GENERATION)
-        if found:
-            runs.setdefault(section, {})[name] = found
+        if (section, name) in log:
+            runs.setdefault(section, {})[name] = _execution(log[section, name])
     executed = [cost for section in runs.values() for cost in section.values()]
-    total = _sum(executed, ("wall_s", "cpu_s", "device_s", "tokens"))
-    return {"runs": runs, "total": total | {"generation": _sum(list(batches.values()), GENERATION)}}
+    users = _settings(duck)
+    settings = {start: {"runs": users[start]} | cost for start, cost in _batches(list(users)).items()}
+    return {
+        "runs": runs,
+        "total": _sum(executed, ("wall_s", "cpu_s", "device_s", "tokens")),
+        "generation": {"settings": settings, "total": _sum(list(settings.values()), GENERATION)},
+    }
 
 
 def _execution(cost: RunCost) -> dict[str, Any]:
@@ -45,10 +44,10 @@ def _execution(cost: RunCost) -> dict[str, Any]:
 
 
 def _settings(duck: Duck) -> dict[str, list[str]]:
-    """Samples run -> starts of the contexts that its completions have in the ledger."""
+    """Start of a context that completions have in the ledger -> the samples runs that hold some."""
     found: dict[str, list[str]] = {}
     for row in report_rows(duck, "contexts"):
-        found.setdefault(row["run"], []).append(row["context"])
+        found.setdefault(row["context"], []).append(row["run"])
     return found
 
 

@@ -110,25 +110,44 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def cost_table(costs: dict[str, Any]) -> Markup:
-    """Seconds and tokens of each run."""
+    """What each run's last execution took, then what the ledger holds for each sampling setting."""
+    return fragment(_execution_table(costs), _generation_table(costs["generation"]))
+
+
+def _execution_table(costs: dict[str, Any]) -> Markup:
     if not costs["runs"]:
         return EMPTY
-    header = ["stage", "run", "wall", "CPU", "device", "tokens", "generating"]
     rows = [_cost(s, name, cost) for s, runs in costs["runs"].items() for name, cost in runs.items()]
     rows.append(_cost("total", "", costs["total"]))
     text = (
-        "Wall and CPU time are those of the run's last execution in this workspace. Generating: wall time of the "
-        "ledger's batches of the run's settings, whenever and for whichever run they were made; the total counts each "
-        "setting once. Tokens are generated or trained on."
+        "The last execution of each run in this workspace. Device time and tokens are of what that execution generated "
+        "or trained on: none where the ledger had all completions."
+    )
+    return fragment(table(["stage", "run", "wall", "CPU", "device", "tokens"], rows, 2), tag("p", text, class_="note"))
+
+
+def _cost(section: str, run: str, cost: dict[str, Any]) -> list[object]:
+    seconds = [_seconds(cost[name]) for name in ("wall_s", "cpu_s", "device_s")]
+    return [section, run, *seconds, _tokens(cost["tokens"])]
+
+
+def _generation_table(generation: dict[str, Any]) -> Markup:
+    settings = generation["settings"]
+    if not settings:
+        return EMPTY
+    rows = [_generated(start, ", ".join(cost["runs"]), cost) for start, cost in settings.items()]
+    rows.append(_generated("total", "", generation["total"]))
+    header = ["setting", "runs", "completions", "wall", "device", "tokens"]
+    text = (
+        "All batches that the ledger holds for each setting, whenever and for whichever run they were made. The table "
+        "above counts some of them again, as the execution that made them."
     )
     return fragment(table(header, rows, 2), tag("p", text, class_="note"))
 
 
-def _cost(section: str, run: str, cost: dict[str, Any]) -> list[object]:
-    generation = cost.get("generation", {})
-    spent = generation | {"wall_s": None} | cost
-    seconds = [_seconds(spent.get(name)) for name in ("wall_s", "cpu_s", "device_s")]
-    return [section, run, *seconds, _tokens(spent.get("tokens")), _seconds(generation.get("wall_s"))]
+def _generated(setting: str, runs: str, cost: dict[str, Any]) -> list[object]:
+    seconds = [_seconds(cost[name]) for name in ("wall_s", "device_s")]
+    return [setting, runs, _tokens(cost["completions"]), *seconds, _tokens(cost["tokens"])]
 
 
 def _seconds(value: float | None) -> str | None:
