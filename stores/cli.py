@@ -122,17 +122,19 @@ def check(
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], format: Format) -> None:
-    """Rows on standard output. `table` shortens long cells; `json` and `csv` are whole."""
+    """Rows on standard output. `table` shortens long cells; `json` (ASCII) and `csv` are whole.
+
+    Only on a terminal does `csv` write out control characters: elsewhere it must read back.
+    """
     match format:
         case Format.json:
-            objects = (
-                json.dumps(dict(zip(columns, r, strict=True)), ensure_ascii=False, default=_jsonable) for r in rows
-            )
-            print("[" + printable(",\n ".join(objects)) + "]")
+            objects = (json.dumps(dict(zip(columns, row, strict=True)), default=_jsonable) for row in rows)
+            print("[" + ",\n ".join(objects) + "]")
         case Format.csv:
             writer = csv.writer(sys.stdout, lineterminator="\n")
             writer.writerow(columns)
-            writer.writerows([_plain(value) for value in row] for row in rows)
+            shown = _shown if sys.stdout.isatty() else _plain
+            writer.writerows([shown(value) for value in row] for row in rows)
         case Format.table:
             _print_table([_cell(name) for name in columns], [[_cell(value) for value in row] for row in rows])
 
@@ -154,6 +156,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | dict | tuple):
         return json.dumps(value, ensure_ascii=False, default=_jsonable)
     return value.hex() if isinstance(value, bytes) else value
+
+
+def _shown(value: Any) -> Any:
+    plain = _plain(value)
+    return printable(plain) if isinstance(plain, str) else plain
 
 
 def _jsonable(value: object) -> object:

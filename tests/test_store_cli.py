@@ -13,6 +13,7 @@ from stores.cli import main
 from stores.ledger import Completion, Ledger
 from stores.parquet import PART
 from stores.paths import run_dir
+from stores.plain import printable
 from stores.store import Store
 from tests.small_store import TEXTS, build, pair_id, prompts, rows
 
@@ -162,7 +163,7 @@ def test_show_prints_a_pair_for_a_human(root: Path, pairwright: Terminal) -> Non
         "── chosen: correct, answer '8'",
         TEXTS[0][0][2:],
         "── rejected: wrong, answer '4'",
-        TEXTS[1][0],
+        printable(TEXTS[1][0]),
         "and the end of the sequence",
         "drawn by base (abcdef0123456789): seed 0, temperature 1.0, top_p 1.0, index 0; run irpo_0",
         "checked by number 1; reward 1.0; run irpo_0",
@@ -191,6 +192,16 @@ def test_model_output_cannot_drive_the_terminal(root: Path, pairwright: Terminal
         _, out, _ = pairwright(*arguments)
         assert "\x1b" not in out
     assert "I \\x1b[31mdo not\\x1b[0m know [bold]at all[/bold]." in pairwright("show", hostile)[1]
+
+
+@pytest.mark.parametrize("format", ["json", "csv"])
+def test_whole_formats_do_not_drive_a_terminal_either(
+    root: Path, pairwright: Terminal, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    query = ["sql", "select text from samples", "--format", format]
+    assert ("\x1b" in pairwright(*query)[1]) == (format == "csv"), "a file gets the texts as they are"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "\x1b" not in pairwright(*query)[1]
 
 
 def test_check_exits_with_1_on_violations(root: Path, pairwright: Terminal) -> None:
