@@ -38,14 +38,15 @@ def _answer(answers, verdict: object) -> None:
 
 
 def compare(extracted: str, gold: str) -> bool | None:
-    """Whether math-verify finds the two equal; None if it could not say for want of memory or stack."""
+    """Whether math-verify finds the two equal: False too if the extracted side does not parse, None if it could not
+    say for want of memory or stack, because gold does not parse, or by a mistake of its own.
+    """
     (a, a_percent), (b, b_percent) = _percent(extracted), _percent(gold)
-    try:
-        return _equal(a, b) or (a_percent != b_percent and _equal(_part(a, a_percent), _part(b, b_percent)))
-    except (MemoryError, RecursionError):
-        return None
-    except Exception:
-        return False
+    equal = _equal(a, b)
+    if equal or a_percent == b_percent:
+        return equal
+    as_parts = _equal(_part(a, a_percent), _part(b, b_percent))
+    return None if as_parts is False and equal is None else as_parts
 
 
 def _percent(text: str) -> tuple[str, bool]:
@@ -57,16 +58,33 @@ def _part(text: str, is_percent: bool) -> str:
     return rf"\frac{{{text}}}{{100}}" if is_percent else text
 
 
-def _equal(extracted: str, gold: str) -> bool:
+def _equal(extracted: str, gold: str) -> bool | None:
+    from math_verify import verify
+
+    try:
+        gold_parsed = _parsed(gold)
+        parsed = _parsed_answer(extracted)
+        return parsed is not None and verify(gold_parsed, parsed, timeout_seconds=None, raise_on_error=True)
+    except Exception:
+        return None
+
+
+def _parsed_answer(text: str) -> list | None:
+    """None if it is no LaTeX that math-verify reads."""
+    try:
+        return _parsed(text)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        return None
+
+
+def _parsed(text: str) -> list:
     """Only LaTeX is parsed: math-verify's parser of plain expressions goes through Python's `eval`."""
-    from math_verify import LatexExtractionConfig, parse, verify
+    from math_verify import LatexExtractionConfig, parse
 
     # a time-out of 0 is none: the caller's signal is harder
-    gold_parsed, parsed = (
-        parse(_environment(text), [LatexExtractionConfig()], parsing_timeout=0, raise_on_error=True)
-        for text in (gold, extracted)
-    )
-    return verify(gold_parsed, parsed, timeout_seconds=None, raise_on_error=True)
+    return parse(_environment(text), [LatexExtractionConfig()], parsing_timeout=0, raise_on_error=True)
 
 
 def _environment(text: str) -> str:
