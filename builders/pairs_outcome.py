@@ -31,10 +31,11 @@ GOLD_REWARD = 1.0
 
 
 class Built(NamedTuple):
-    """Pairs (the columns of `Pair` and of `DIGEST`) and dropped candidates of some prompts."""
+    """Pairs (the columns of `Pair` and of `DIGEST`) and dropped candidates of some prompts with `n_samples` samples."""
 
     pairs: pa.Table
     rejects: pa.Table
+    n_samples: int
 
 
 class _Prompts(NamedTuple):
@@ -89,12 +90,12 @@ def build(samples: pa.Table, reward: np.ndarray, gold: pa.Table, config: Outcome
     both = pa.concat_tables([samples.select(COLUMNS), gold.select(COLUMNS)])
     over = _over_long(sides, both, prompts, config)
     rejects = [
-        _one_sided(prompts, sides, high),
+        _one_sided(prompts, sides, high, np.isnan(reward)),
         _dropped(samples, np.isnan(reward), "undecided", "the checker could not tell"),
         _dropped(samples, endless, "empty", "cut off before any text"),
         _over_long_pairs(sides.where(over), prompts, config),
     ]
-    return Built(_pairs(sides.where(~over), prompts, both), pa.concat_tables(rejects))
+    return Built(_pairs(sides.where(~over), prompts, both), pa.concat_tables(rejects), len(samples))
 
 
 def _prompts(samples: pa.Table) -> _Prompts:
@@ -200,11 +201,12 @@ def _pairs(sides: _Sides, prompts: _Prompts, both: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _one_sided(prompts: _Prompts, sides: _Sides, high: np.ndarray) -> pa.Table:
-    """Prompts without a pair, and which side is missing."""
+def _one_sided(prompts: _Prompts, sides: _Sides, high: np.ndarray, undecided: np.ndarray) -> pa.Table:
+    """Prompts without a pair, and which side is missing; `undecided` ones are those that might have had either."""
     without = np.setdiff1d(np.arange(len(prompts.first)), sides.group)
     best = high[without]
-    reason = np.where(np.isinf(best), "undecided", np.where(best >= GOLD_REWARD, "no_rejected", "no_chosen"))
+    unclear = np.isinf(best) & np.logical_or.reduceat(undecided, prompts.first)[without]
+    reason = np.where(unclear, "undecided", np.where(best >= GOLD_REWARD, "no_rejected", "no_chosen"))
     prompt_id, problem_id = prompts.prompt_id.take(without), prompts.problem_id.take(without)
     return _rejects(problem_id, prompt_id, None, pa.array(reason.tolist(), pa.string()), "")
 
@@ -239,13 +241,21 @@ def stream(stage: Stage, gold: pa.Table) -> Iterator[Built]:
     """
     config = stage.config
     rewards = RowStream(stage.scan("rewards", config.rewards, ["sample_id", "reward"]))
-    for samples in whole_groups(stage.scan("samples", config.samples, SAMPLE_COLUMNS), "prompt_id"):
-        if samples["prompt_id"].null_count:
-            raise ValueError(f"samples run '{config.samples}' answers no prompts: name its `prompts` run")
+    foreign = f"rewards run '{config.rewards}' was not made from samples run '{config.samples}'"
+    for samples in whole_groups(_answers(stage), "prompt_id"):
         judged = rewards.take(len(samples))
         if len(judged) != len(samples) or not pc.all(pc.equal(judged["sample_id"], samples["sample_id"])).as_py():
-            raise ValueError(f"rewards run '{config.rewards}' was not made from samples run '{config.samples}'")
+            raise ValueError(foreign)
         yield build(samples, judged["reward"].to_numpy().astype(np.float64), gold, config)
+    if len(rewards.take(1)):
+        raise ValueError(foreign)
+
+
+def _answers(stage: Stage) -> Iterator[pa.Table]:
+    for samples in stage.scan("samples", stage.config.samples, SAMPLE_COLUMNS):
+        if samples["prompt_id"].null_count:
+            raise ValueError(f"samples run '{stage.config.samples}' answers no prompts: name its `prompts` run")
+        yield samples
 
 
 def gold_solutions(stage: Stage) -> pa.Table:
@@ -276,10 +286,10 @@ def run(stage: Stage) -> None:
 
     def pairs() -> Iterator[pa.Table]:
         seen = 0
-        with progress(f"pairs {stage.name}", 0, "pairs") as bar:
+        with progress(f"pairs {stage.name}", stage.rows("samples", stage.config.samples), "samples") as bar:
             for built in stream(stage, gold):
                 stage.reject(built.rejects)
-                bar.advance(len(built.pairs))
+                bar.advance(built.n_samples)
                 kept = built.pairs
                 if keep is not None:
                     mask = keep[seen : seen + len(kept)]

@@ -27,14 +27,21 @@ class RowStream:
 
 
 def whole_groups(batches: Iterable[pa.Table], column: str) -> Iterator[pa.Table]:
-    """The same rows, cut so that equal neighbouring values of `column` stay together."""
+    """The same rows, cut so that equal neighbouring values of `column` (nulls too) stay together."""
     rest: pa.Table | None = None
     for batch in batches:
         rows = batch if rest is None else pa.concat_tables([rest, batch])
-        same_as_last = pc.equal(rows[column], rows[column][-1]).to_numpy()
-        cut = int(np.argmax(same_as_last)) if len(rows) else 0
+        if not len(rows):
+            continue
+        differs = np.flatnonzero(~_equals(rows[column], rows[column][-1]))
+        cut = int(differs[-1]) + 1 if len(differs) else 0
         if cut:
             yield rows.slice(0, cut).combine_chunks()
         rest = rows.slice(cut)
     if rest is not None and len(rest):
         yield rest.combine_chunks()
+
+
+def _equals(values: pa.ChunkedArray, value: pa.Scalar) -> np.ndarray:
+    same = pc.fill_null(pc.equal(values, value), False) if value.is_valid else pc.is_null(values)
+    return same.to_numpy()

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from schemas import TABLES, Reject, Row, arrow_schema
 from schemas.params import STAGES, Params, load_params
-from stores.parquet import Batches, read_table, rows_to_table, scan_table, sort_table, write_table
+from stores.parquet import Batches, count_rows, read_table, rows_to_table, scan_table, sort_table, write_table
 from stores.paths import DATA, rejects_dir, run_dir
 from stores.run_log import RunCost, RunLog
 
@@ -65,6 +65,10 @@ class Stage:
     def scan(self, table: str, run: str, columns: Sequence[str] | None = None) -> Iterable[pa.Table]:
         """A run of a table in batches, in the order of its key."""
         return scan_table(self.dir(table, run), TABLES[table], columns)
+
+    def rows(self, table: str, run: str) -> int:
+        """The number of rows of a run, from the footers of its files."""
+        return count_rows(self.dir(table, run), TABLES[table])
 
     def write(self, row_class: type[Row], batches: Batches, digest: Sequence[str] = ()) -> int:
         """Stages this run's part of a table; `batches` come in the order of the key. Returns the number of rows."""
