@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -27,6 +28,8 @@ SCHEMA = pa.schema(
 )
 """What is read: `problem_key` is the mapped problem id, or else the question without the whitespace around it."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""JSON may hold half of a character, as `\\ud83d`; UTF-8 cannot."""
 _FINISHED = {
     None: "stop", "": "stop", "stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn": "stop",
     "stop_sequence": "stop", "length": "length", "max_tokens": "length",
@@ -116,6 +119,10 @@ def _checked(path: Path, number: int, row: dict[str, Any], columns: Mapping[str,
     for ours in ("question", "problem_id", "text"):
         if not isinstance(given.get(ours), str | None):
             raise ValueError(f"{path}: row {number}: '{columns[ours]}' is no text but {given[ours]!r}")
+    for ours in ("question", "problem_id", "text", "model"):
+        if _SURROGATE.search(str(given.get(ours))):
+            remedy = "write the character whole, or leave it out"
+            raise ValueError(f"{path}: row {number}: '{columns[ours]}' has half of a surrogate pair; {remedy}")
     return {
         "file_row": number,
         "problem_key": given["problem_id"] if "problem_id" in given else (given["question"] or "").strip(),

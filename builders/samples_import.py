@@ -5,6 +5,8 @@ around it), and its prompt as the one prompt of that problem in the prompts run 
 index is the mapped one, or its place in the file among the rows of its problem and model. Two rows of one problem and
 model with one index are an error; two with the same text are two samples.
 
+With a `model`, completions get token counts by its tokenizer; with a `prompts` run too, so do the rendered prompts.
+
 Rejects: `unknown_problem`, `unknown_prompt` (the problem has none in the run), `empty` (no text); the detail says
 which row of the file, counted from 1 (JSONL: which line).
 """
@@ -18,6 +20,8 @@ import pyarrow.parquet as pq
 
 from builders.given_samples import TokenCounter, given_samples
 from builders.imported_files import SCHEMA, imported_batches
+from builders.model_files import load_tokenizer
+from builders.rendering import render_ids
 from schemas import Sample
 from schemas.ids import digest, sample_id
 from schemas.slots import NONE
@@ -45,8 +49,9 @@ def run(stage: Stage) -> None:
         for row in duck.table(sql_file(__file__, "samples_import_mistakes")).to_pylist():
             raise ValueError(f"{path}: row {row['file_row']}: {row['mistake']}")
         stage.reject(duck.table(REJECTS))
-        rows = duck.batches(sql_file(__file__, "samples_import_rows"))
-        stage.write(Sample, (given_samples(_with_ids(batch), counter) for batch in rows))
+        asked_tokens = _prompt_tokens(stage)
+        rows = (_with_ids(batch, asked_tokens) for batch in duck.batches(sql_file(__file__, "samples_import_rows")))
+        stage.write(Sample, (given_samples(batch, counter) for batch in rows))
 
 
 def _load(duck: Duck, path: Path, columns: Mapping[str, str], scratch: Path) -> None:
@@ -70,9 +75,26 @@ def _problem_keys(stage: Stage) -> pa.Table:
     return pa.table({"problem_key": keys, "problem_id": problems["problem_id"]})
 
 
-def _with_ids(rows: pa.Table) -> pa.Table:
+def _prompt_tokens(stage: Stage) -> dict[str | None, int]:
+    """Prompt id -> tokens of the rendered prompt and prefill, as engines count them; empty without prompts or model."""
+    config = stage.config
+    if NONE in (config.model, config.prompts):
+        return {}
+    tokenizer = load_tokenizer(stage.dir("models", config.model))
+    columns = ["prompt_id", "messages", "prefill", "rendering"]
+    return {
+        row["prompt_id"]: len(render_ids(tokenizer, row["messages"], row["prefill"], row["rendering"]))
+        for prompts in stage.scan("prompts", config.prompts, columns)
+        for row in prompts.to_pylist()
+    }
+
+
+def _with_ids(rows: pa.Table, prompt_tokens: Mapping[str | None, int]) -> pa.Table:
+    """The rows with `sample_id` and `n_prompt_tokens` (null where it is not counted)."""
     columns = (rows[name].to_pylist() for name in ("prompt_id", "problem_id", "model_fingerprint", "index"))
     ids = [sample_id(prompt or problem, model, index) for prompt, problem, model, index in zip(*columns, strict=True)]
+    tokens = [prompt_tokens.get(prompt) for prompt in rows["prompt_id"].to_pylist()]
+    rows = rows.append_column("n_prompt_tokens", pa.array(tokens, pa.int32()))
     return rows.append_column("sample_id", pa.array(ids, pa.string()))
 
 

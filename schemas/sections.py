@@ -129,7 +129,7 @@ class ImportedSamplesRun(Section):
     columns: dict[Literal["question", "problem_id", "text", "model", "index", "finish_reason"], str] = Field(
         description="our name -> the file's column; `text` and one of `question`, `problem_id` are needed"
     )
-    model: ModelOrNone = Field(description="whose tokenizer counts tokens")
+    model: ModelOrNone = Field(description="whose tokenizer counts tokens, those of the prompts included")
 
     @model_validator(mode="after")
     def _columns(self) -> "ImportedSamplesRun":

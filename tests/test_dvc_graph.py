@@ -62,6 +62,7 @@ def test_one_stage_per_section():
 def test_a_stage_depends_on_the_code_that_decides_its_rows(stage):
     module = body(stage)["cmd"].split()[2]
     deps = [d for d in body(stage)["deps"] if not d.startswith(("data/", "${"))]
+    assert len(deps) == len(set(deps)), f"{stage}'s deps in dvc.yaml repeat {[d for d in deps if deps.count(d) > 1]}"
     wanted = {path for path in closure(REPOSITORY / (module.replace(".", "/") + ".py")) if not ALLOWED.match(path)}
     uncovered = {path for path in wanted if not any(path == d or path.startswith(d + "/") for d in deps)}
     unneeded = [d for d in deps if not any(path == d or path.startswith(d + "/") for path in wanted)]

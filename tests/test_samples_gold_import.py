@@ -11,7 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from builders import samples_gold, samples_import
+from builders import pairs_outcome, samples_gold, samples_import
+from builders.model_files import load_tokenizer, write_record
+from builders.models import initialise
+from schemas import Reward, Sample
 from schemas.ids import digest, sample_id, text_hash
 from stores.paths import run_dir
 from stores.stage import execute
@@ -19,6 +22,10 @@ from tests import stage_world as world
 
 CATS, SUM, HARD = world.problem("Legs of 2 cats?"), world.problem("  What is\n3 + 4? "), world.problem("Is P = NP?")
 PROMPTS = {p.problem_id: world.prompt(p) for p in (CATS, SUM)}
+TINY = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128,
+}  # fmt: skip
 ENDING = "\n#### {answer} {x}"
 
 
@@ -182,6 +189,54 @@ def test_without_prompts_samples_answer_problems(problems: None) -> None:
     assert all(row["sample_id"].startswith(f"{row['problem_id']}-") for row in found)
 
 
+def counting_model(words: list[str]) -> None:
+    """A model directory with a tokenizer that has a chat template."""
+    initialise(TINY, words, 0, run_dir("models", "base"), "models.base")
+    write_record(run_dir("models", "base"), {"source": "config"})
+
+
+@pytest.mark.parametrize("rendering", ["text", "chat"])
+def test_with_prompts_and_a_model_prompt_tokens_are_counted_as_engines_do(problems: None, rendering: str) -> None:
+    asked = world.prompt(CATS, prefill="So 2").model_copy(update={"rendering": rendering})
+    world.write("prompts", "train", [asked])
+    counting_model([CATS.question, "It is 8. user assistant system: So 2 9"])
+    write_jsonl(Path("file.jsonl"), ROWS[:1] + ROWS[2:3])
+    imported(model="base")
+    tokenizer = load_tokenizer(run_dir("models", "base"))
+    text = CATS.question
+    if rendering == "chat":
+        message = [{"role": "user", "content": text}]
+        text = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    expected = len(tokenizer.encode(text + "So 2", add_special_tokens=False))
+    assert expected > 6
+    assert [row["n_prompt_tokens"] for row in world.read("samples", "file")] == [expected] * 2
+    imported()
+    assert [row["n_prompt_tokens"] for row in world.read("samples", "file")] == [None] * 2
+
+
+def test_imported_samples_can_be_limited_in_tokens(problems: None) -> None:
+    counting_model([CATS.question, SUM.question, "It is 8 9 7. so done"])
+    write_jsonl(Path("file.jsonl"), [ROWS[0], ROWS[2]])
+    imported(model="base")
+    samples = world.read("samples", "file")
+    fields = {"verdict": "correct", "reward": 1.0, "checker": "n", "checker_version": "1"}
+    verdicts = [fields, fields | {"verdict": "wrong", "reward": 0.0}]
+    rewards = [
+        Reward.model_validate({"sample_id": s["sample_id"], **v}) for s, v in zip(samples, verdicts, strict=True)
+    ]
+    world.write("rewards", "judged", rewards)
+    need = max(row["n_tokens"] + row["n_prompt_tokens"] for row in samples)
+    for limit, count in ((need, 1), (need - 1, 0)):
+        run = {"samples": "drawn", "rewards": "judged", "gold": "none", "k": 1, "max_tokens": limit}
+        world.write("samples", "drawn", [Sample.model_validate(row) for row in samples])
+        world.write_params(
+            predictions={"p": {"samples": "drawn", "prompts": "train", "problems": "train"}},
+            rewards={"judged": {"predictions": "p", "problems": "train"}}, pairs_outcome={"o": run},
+        )  # fmt: skip
+        execute("pairs_outcome", "o", pairs_outcome.run)
+        assert len(world.read("pairs", "o")) == count
+
+
 def test_rows_find_problems_by_id_and_bring_their_index(problems: None) -> None:
     write_csv(
         Path("file.csv"),
@@ -206,6 +261,7 @@ def test_the_order_of_the_file_only_moves_indices(problems: None) -> None:
     assert written[0] == written[1]
 
 
+QUESTIONS = {"question": "q", "text": "out"}
 MISTAKES: list[tuple[str, str | bytes, dict[str, str], str]] = [
     ("file.txt", "", COLUMNS, r"file\.txt: not a kind of file that is read"),
     ("none.jsonl", "", COLUMNS, r"none\.jsonl: no such file"),
@@ -218,6 +274,14 @@ MISTAKES: list[tuple[str, str | bytes, dict[str, str], str]] = [
     ("file.parquet", b"PAR1 no", COLUMNS, r"not a readable Parquet file"),
     ("file.csv", "q,out,i\na,b,x\n", {"question": "q", "text": "out", "index": "i"}, r"row 1: index 'x' is no number"),
     ("file.csv", "q,out,i\na,b,10000\n", {"question": "q", "text": "out", "index": "i"}, r"index '10000'"),
+    ("file.jsonl", '{"q": "a", "out": "b"}\n{"q": "a", "out": "\\ud83d"}', QUESTIONS, r"row 2: 'out' has half of"),
+    ("file.jsonl", '{"q": "\\udc00", "out": "b"}', QUESTIONS, r"row 1: 'q' has half of"),
+    (
+        "file.jsonl",
+        '{"q": "a", "out": "b", "who": "\\udc00"}',
+        QUESTIONS | {"model": "who"},
+        r"row 1: 'who' has half of",
+    ),
     (
         "file.csv",
         "q,out,f\na,b,died\n",
