@@ -219,12 +219,10 @@ def test_imported_samples_can_be_limited_in_tokens(problems: None) -> None:
     write_jsonl(Path("file.jsonl"), [ROWS[0], ROWS[2]])
     imported(model="base")
     samples = world.read("samples", "file")
-    fields = {"verdict": "correct", "reward": 1.0, "checker": "n", "checker_version": "1"}
-    verdicts = [fields, fields | {"verdict": "wrong", "reward": 0.0}]
-    rewards = [
-        Reward.model_validate({"sample_id": s["sample_id"], **v}) for s, v in zip(samples, verdicts, strict=True)
-    ]
-    world.write("rewards", "judged", rewards)
+    fields = {"checker": "n", "checker_version": "1"}
+    verdicts = [{"verdict": "correct", "reward": 1.0}, {"verdict": "wrong", "reward": 0.0}]
+    judged = [fields | v | {"sample_id": s["sample_id"]} for s, v in zip(samples, verdicts, strict=True)]
+    world.write("rewards", "judged", [Reward.model_validate(row) for row in judged])
     need = max(row["n_tokens"] + row["n_prompt_tokens"] for row in samples)
     for limit, count in ((need, 1), (need - 1, 0)):
         run = {"samples": "drawn", "rewards": "judged", "gold": "none", "k": 1, "max_tokens": limit}
@@ -280,7 +278,7 @@ MISTAKES: list[tuple[str, str | bytes, dict[str, str], str]] = [
         "file.jsonl",
         '{"q": "a", "out": "b", "who": "\\udc00"}',
         QUESTIONS | {"model": "who"},
-        r"row 1: 'who' has half of",
+        r"row 1: 'who' has half",
     ),
     (
         "file.csv",
