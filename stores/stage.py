@@ -1,13 +1,17 @@
 """The driver of every stage: `python -m builders.<section> <run>` (`report` has no runs, and takes no argument).
 
 It reads params, hands the run to the stage's function, and moves the tables that it wrote into place together, at the
-end. A failed or killed stage leaves nothing half-written. A user's mistake is one line and exit code 1; a stage that
-stops early (budget spent, batch pending) writes no table and exits 75.
+end. A failed or killed stage leaves nothing half-written; of two processes that build one run, the second is refused.
+A user's mistake is one line and exit code 1; a stage that stops early (budget spent, batch pending) writes no table
+and exits 75.
 """
 
+import contextlib
+import fcntl
+import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +50,29 @@ class Stage:
         self._outputs: list[tuple[Path, Path]] = []
         self._rejects: list[pa.Table] = []
         self._after: list[Callable[[], None]] = []
-        shutil.rmtree(self._staging, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Holds what this run stages, which is empty at first and removed at the end.
+
+        The operating system releases it when the holder ends, however it ends. Raises ValueError if another process
+        builds this run in this workspace.
+        """
+        self._staging.parent.mkdir(parents=True, exist_ok=True)
+        with self._staging.with_suffix(".lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                other = f"another process ({file.read().strip()}) builds this run here"
+                raise ValueError(f"{other}; wait until it has ended") from None
+            file.truncate(0)
+            print(os.getpid(), file=file, flush=True)
+            self.discard()
+            try:
+                yield
+            finally:
+                self.discard()
 
     def dir(self, table: str, run: str) -> Path:
         """Directory of an input run.
@@ -137,10 +163,7 @@ def run_stage(section: str, build: Callable[[Stage], None], argv: Sequence[str] 
 def execute(section: str, name: str, build: Callable[[Stage], None], root: Path = Path()) -> None:
     """Runs one stage in this process, as its module's `main` does, with errors raised."""
     stage = Stage(section, name, root)
-    try:
-        with RunLog().measure(section, name) as cost:
-            stage.cost = cost
-            build(stage)
-            stage.commit()
-    finally:
-        stage.discard()
+    with stage.exclusive(), RunLog().measure(section, name) as cost:
+        stage.cost = cost
+        build(stage)
+        stage.commit()
