@@ -16,9 +16,13 @@ class Sample(Row):
 
     table: ClassVar = "samples"
     key: ClassVar = ("sample_id",)
-    references: ClassVar = {"prompt_id": "prompts"}
+    references: ClassVar = {"prompt_id": "prompts", "problem_id": "problems"}
     dictionary: ClassVar = ("model", "model_fingerprint", "finish_reason", "temperature", "top_p", "seed")
-    sql_checks: ClassVar = {"n_chars is the length of text": "n_chars = length(text)"}
+    sql_checks: ClassVar = {
+        "n_chars is the length of text": "n_chars = length(text)",
+        "sample_id starts with prompt_id or problem_id": "starts_with(sample_id, coalesce(prompt_id, problem_id))",
+        "prompt_id starts with problem_id": "starts_with(prompt_id, problem_id)",
+    }
 
     sample_id: SampleId = Field(description="prompt (or problem) id, request fingerprint and index")
     prompt_id: PromptId | None = Field(description="the prompt that was asked; none for text that answers no prompt")

@@ -37,7 +37,7 @@ Tables = dict[tuple[str, str], Sequence[Row]]
 QUESTIONS = {"How many legs have 2 cats?": "8", "What is 3 + 4?": "7"}
 TEXTS = [
     ("Each cat has 4 legs, so 2 × 4 = 8 🐈‍⬛🐈.\n#### 8", "8", "correct"),
-    ("Cats have e\u0301lan\x7f\x85\x9f: 4 legs.\n#### 4", "4", "wrong"),
+    ("Cats have e\u0301lan: 4 legs.\n#### 4", "4", "wrong"),
     ("I \x1b[31mdo not\x1b[0m know [bold]at all[/bold].", None, "no_answer"),
 ]
 

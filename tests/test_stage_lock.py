@@ -65,7 +65,7 @@ def test_a_killed_process_holds_nothing(workspace: Path) -> None:
 
 
 def test_other_runs_go_on(workspace: Path) -> None:
-    world.write_params(problems={name: world.PROBLEMS for name in ("train", "test")})
+    world.write_params(problems=dict.fromkeys(("train", "test"), world.PROBLEMS))
     with hold() as holder:
         execute("problems", "test", write)
         holder.communicate("\n")

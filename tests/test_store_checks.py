@@ -16,7 +16,7 @@ from stores.duck import Duck
 from stores.parquet import PART, rows_to_table
 from stores.paths import rejects_dir, run_dir
 from stores.store import Store
-from tests.small_store import REJECTS, build, rows, write
+from tests.small_store import REJECTS, build, problems, prompts, rows, write
 
 
 @pytest.fixture
@@ -52,6 +52,7 @@ def test_runs_that_are_not_built_are_no_violation(root: Path) -> None:
 
 
 SPAN = "{0}_end is inside the text of {0}_sample_id"
+OWNER = "sample_id starts with prompt_id or problem_id"
 GHOST = "f" * 16 + "-12345678"
 
 
@@ -86,6 +87,21 @@ GHOST = "f" * 16 + "-12345678"
             ],
         ),
         (
+            lambda: change("samples", "gold", 0, problem_id="f" * 16),
+            [
+                ("samples", "gold", "problem_id is in problems (train)", 1),
+                ("samples", "gold", OWNER, 1),
+            ],
+        ),
+        (
+            lambda: change("samples", "irpo_0", 0, problem_id=problems()[1].problem_id),
+            [("samples", "irpo_0", "prompt_id starts with problem_id", 1)],
+        ),
+        (
+            lambda: change("samples", "irpo_0", 0, **prompts()[1].model_dump(include={"prompt_id", "problem_id"})),
+            [("samples", "irpo_0", OWNER, 1)],
+        ),
+        (
             lambda: change("demos", "star", 1, prompt_id=GHOST),
             [("demos", "star", "prompt_id is in prompts (train)", 1)],
         ),
@@ -102,7 +118,8 @@ GHOST = "f" * 16 + "-12345678"
         ),
     ],
     ids=[
-        "wrong length", "span past the text", "empty span", "reward", "verdict", "problem id", "dangling prompt",
+        "wrong length", "span past the text", "empty span", "reward", "verdict", "problem id",
+        "a gold sample's problem", "a sample's problem", "a sample's prompt", "dangling prompt",
         "lost samples", "lost predictions",
     ],
 )  # fmt: skip

@@ -13,7 +13,6 @@ from stores.cli import main
 from stores.ledger import Completion, Ledger
 from stores.parquet import PART
 from stores.paths import run_dir
-from stores.plain import printable
 from stores.store import Store
 from tests.small_store import TEXTS, build, pair_id, prompts, rows
 
@@ -53,8 +52,10 @@ def test_sql_prints_a_table(root: Path, pairwright: Terminal) -> None:
 
 
 def test_sql_prints_json_and_csv_that_read_back(root: Path, pairwright: Terminal) -> None:
-    query = "select text, token_ids, reward from samples left join rewards using (sample_id) order by sample_id"
+    controls = "text || chr(127) || chr(133) || chr(159) as text"
+    query = f"select {controls}, token_ids, reward from samples left join rewards using (sample_id) order by sample_id"
     expected = Store.open().sql(query).fetchall()
+    assert expected[0][0].endswith("\x7f\x85\x9f")
     _, out, _ = pairwright("sql", query, "--format", "json")
     assert [(r["text"], r["token_ids"], r["reward"]) for r in json.loads(out)] == expected
     _, out, _ = pairwright("sql", query, "--format", "csv")
@@ -163,7 +164,7 @@ def test_show_prints_a_pair_for_a_human(root: Path, pairwright: Terminal) -> Non
         "── chosen: correct, answer '8'",
         TEXTS[0][0][2:],
         "── rejected: wrong, answer '4'",
-        printable(TEXTS[1][0]),
+        TEXTS[1][0],
         "and the end of the sequence",
         "drawn by base (abcdef0123456789): seed 0, temperature 1.0, top_p 1.0, index 0; run irpo_0",
         "checked by number 1; reward 1.0; run irpo_0",
