@@ -1,10 +1,13 @@
 """A checkout of its own for tests that run the real pipeline with `dvc repro`."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,27 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL to the whole process group."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Polls until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"no {what} within {seconds} s"
+        time.sleep(0.01)
+
+
+def wait_for_process(name: str, directory: str) -> None:
+    """Until a process whose command line holds `name` works in the directory."""
+
+    def runs() -> bool:
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if name in (entry / "cmdline").read_text() and str((entry / "cwd").readlink()) == directory:
+                    return True
+        return False
+
+    wait_for(runs, f"process {name}")
 
 
 def sampling_params(engine: str, n: int) -> dict[str, Any]:

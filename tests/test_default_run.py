@@ -11,7 +11,7 @@ import yaml
 
 from schemas.params import load_params, stage_runs
 from tests.conftest import REPOSITORY
-from tests.pipeline import Checkout
+from tests.pipeline import Checkout, kill, wait_for, wait_for_process
 
 MODELS = ("m0", "m1", "m2", "dpo", "star")
 
@@ -30,6 +30,7 @@ def reduced() -> dict[str, Any]:
     params["sft"]["m0"]["optimizer"] |= {"epochs": 12}
     for run in (*params["sft"].values(), *params["preference"].values()):
         run["validation"]["every"] = 10
+        run["checkpoint_every"] = 4
     for run in params["evaluate"].values():
         run["k"] = 2
     return params
@@ -75,9 +76,14 @@ def test_nothing_runs_again_and_the_store_answers(built: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_every_table_is_byte_identical_from_an_empty_ledger(built: Checkout, tmp_path: Path) -> None:
+def test_killed_in_training_it_ends_byte_identical_from_an_empty_ledger(built: Checkout, tmp_path: Path) -> None:
     other = Checkout(tmp_path, reduced())
-    other.repro()
+    process = other.start("dvc", "repro")
+    wait_for_process("train.preference", str(other.root))
+    checkpoints = Path(other.environment["PAIRWRIGHT_LEDGER"]) / "checkpoints"
+    wait_for(lambda: any(checkpoints.glob("*/*/state.json")), "checkpoint")
+    kill(process)
+    assert "Running stage 'sft@m0'" not in other.repro().stdout
     for table in ("samples", "predictions", "rewards", "pairs", "reference_logprobs", "training", "models"):
         assert other.bytes_of(f"data/{table}") == built.bytes_of(f"data/{table}"), table
     assert metrics(other) == metrics(built)

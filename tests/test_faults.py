@@ -1,15 +1,13 @@
 """Kill -9 in the middle, a larger N, bad input: nothing computed is lost, and every message names place and remedy."""
 
-import contextlib
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from stores.ledger import Ledger
-from tests.pipeline import Checkout, kill, sampling_params
+from tests.pipeline import Checkout, kill, sampling_params, wait_for, wait_for_process
 
 pytestmark = pytest.mark.slow
 SAMPLES = "data/samples/run=irpo_0"
@@ -26,24 +24,8 @@ def batches(checkout: Checkout) -> list[tuple]:
 
 
 def wait_for_batches(checkout: Checkout, count: int) -> None:
-    end = time.monotonic() + 90
-    while time.monotonic() < end:
-        if ledger_of(checkout).sql("select count(*) from batches")[1][0][0] >= count:
-            return
-        time.sleep(0.02)
-    raise AssertionError("the stage committed no batch")
-
-
-def wait_for_process(name: str, directory: str) -> None:
-    """Until a process of this name works in the directory."""
-    end = time.monotonic() + 90
-    while time.monotonic() < end:
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if name in (entry / "cmdline").read_text() and str((entry / "cwd").readlink()) == directory:
-                    return
-        time.sleep(0.01)
-    raise AssertionError(f"no process {name}")
+    ledger = ledger_of(checkout)
+    wait_for(lambda: ledger.sql("select count(*) from batches")[1][0][0] >= count, "batch")
 
 
 @pytest.mark.parametrize("engine", ["scripted", "hf"])
