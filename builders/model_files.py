@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.ids import digest
+from stores.model_record import RECORD, read_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-RECORD = "pairwright.json"
 _DECIDING = {".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py"}
 
 
@@ -34,17 +34,6 @@ def write_record(directory: Path, provenance: dict[str, Any]) -> str:
     record = {"fingerprint": fingerprint, "provenance": provenance, "files": files}
     (directory / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return fingerprint
-
-
-def read_record(directory: Path) -> dict[str, Any]:
-    """The content of `pairwright.json`.
-
-    Raises ValueError if the directory is missing or is no model directory of ours.
-    """
-    path = directory / RECORD
-    if not path.exists():
-        raise ValueError(f"{directory}: no model here; build it with `dvc repro`, or restore it with `dvc checkout`")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def fingerprint(directory: Path) -> str:

@@ -99,8 +99,12 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path}: no such file; run in the project's directory, or copy one from recipes/")
-    return parse_params(path.read_text(encoding="utf-8"), str(path))
+        raise ValueError(f"{path}: no such file; run in the project's directory")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    return parse_params(text, str(path))
 
 
 def parse_params(text: str, name: str = "params.yaml") -> Params:
@@ -109,6 +113,9 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
         raw = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise ValueError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        remedy = "empty; it declares every section, `{}` for an unused one"
+        raise ValueError(f"{name}: {remedy if raw is None else 'sections are expected, as in `seed: 0`'}")
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
@@ -129,6 +136,9 @@ def _explain(error: ErrorDetails) -> str:
             return f"{place}: unknown key ({hint})"
         case "missing":
             return f"{place}: missing (add it{_missing_hint(error['loc'])})"
+        case "dict_type" | "model_type" if error["input"] is None:
+            unused = f"write `{place}: {{}}` for an unused section"
+            return f"{place}: empty; {unused if len(error['loc']) == 1 else 'give its settings below it, or remove it'}"
         case "string_pattern_mismatch":
             return f"{place}: names are lower-case letters, digits and '_', starting with a letter"
     message = error["msg"].removeprefix("Value error, ")

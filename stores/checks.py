@@ -4,7 +4,6 @@ Rows are checked by Arrow and by one SQL pass per table, never one by one in Pyt
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from schemas import SCHEMA_VERSION, TABLES, Row, arrow_schema, column_checks
 from schemas.ids import digest
 from schemas.params import Params, table_runs
 from stores.duck import BATCH_ROWS, Duck, sql_file
+from stores.model_record import read_record
 from stores.parquet import open_part
 from stores.paths import run_dir
 from stores.sources import run_sources
@@ -26,8 +26,6 @@ SPANS = {
     "reference_logprobs": {"end": "sample_id"},
 }
 """Table -> column with the end of a span -> column with the sample that the span is in."""
-
-_RECORD = "pairwright.json"
 
 
 class Violation(NamedTuple):
@@ -178,10 +176,11 @@ def check_models(params: Params, root: Path, deep: bool) -> Iterator[Violation]:
         directory = root / run_dir("models", run)
         if not directory.is_dir():
             continue
-        if not (directory / _RECORD).exists():
-            yield Violation("models", run, "has a record", 1, f"{directory / _RECORD} is missing")
+        try:
+            record = read_record(directory)
+        except ValueError as error:
+            yield Violation("models", run, "has a record", 1, str(error))
             continue
-        record = json.loads((directory / _RECORD).read_text(encoding="utf-8"))
         files: dict[str, str] = record["files"]
         if digest(files) != record["fingerprint"]:
             yield Violation("models", run, "fingerprint is that of the files", 1, record["fingerprint"])

@@ -52,7 +52,7 @@ class Ledger:
 
     def __init__(self, root: Path | None = None):
         self.root = root or ledger_dir()
-        with _full_disk(self.root):
+        with _disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             self.db = sqlite3.connect(self.root / "ledger.sqlite", timeout=60, isolation_level=None)
             self.db.execute("pragma journal_mode=wal")
@@ -60,7 +60,10 @@ class Ledger:
             self.db.executescript(_SCHEMA)
 
     def get(self, keys: Sequence[str]) -> dict[str, Completion]:
-        """The completions among `keys` that are there."""
+        """The completions among `keys` that are there.
+
+        Raises OSError, as `missing` does, for a damaged file, naming it.
+        """
         found: dict[str, Completion] = {}
         columns = "key, text, finish_reason, n_tokens, n_prompt_tokens, token_ids"
         for key, text, reason, n_tokens, n_prompt_tokens, packed in self._select(columns, keys):
@@ -77,7 +80,9 @@ class Ledger:
         for start in range(0, len(keys), _LOOKUP):
             chunk = keys[start : start + _LOOKUP]
             marks = ",".join("?" * len(chunk))
-            yield from self.db.execute(f"select {columns} from completions where key in ({marks})", chunk)
+            with _disk_errors(self.root):
+                rows = self.db.execute(f"select {columns} from completions where key in ({marks})", chunk).fetchall()
+            yield from rows
 
     def append(
         self, context: str, model: str, entries: Iterable[tuple[str, Completion]], wall_s: float, device_s: float = 0.0
@@ -89,7 +94,7 @@ class Ledger:
         """
         rows = [(key, c.text, c.finish_reason, c.n_tokens, c.n_prompt_tokens, _pack(c.token_ids)) for key, c in entries]
         tokens = sum(row[3] for row in rows)
-        with _full_disk(self.root), _transaction(self.db):
+        with _disk_errors(self.root), _transaction(self.db):
             batch = self.db.execute(
                 "insert into batches (context, model, finished_at, wall_s, device_s, n, n_tokens)"
                 " values (?,?,?,?,?,?,?)",
@@ -161,7 +166,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _full_disk(root: Path) -> Iterator[None]:
+def _disk_errors(root: Path) -> Iterator[None]:
     """Turns SQLite's errors about the disk into one line with a remedy."""
     try:
         yield

@@ -267,6 +267,23 @@ def test_an_unusable_place_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_damaged_page_is_one_line(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    keys = [f"a-{i:04d}" for i in range(400)]
+    ledger.append("a", "m0", [(key, completion("long " * 40)) for key in keys], wall_s=1.0)
+    ledger.db.execute("pragma wal_checkpoint(truncate)")
+    ledger.close()
+    content = bytearray((tmp_path / "ledger.sqlite").read_bytes())
+    content[5 * 4096 :] = os.urandom(len(content) - 5 * 4096)
+    (tmp_path / "ledger.sqlite").write_bytes(content)
+    damaged = Ledger(tmp_path)
+    for lookup in (damaged.get, damaged.missing):
+        with pytest.raises(OSError, match=r"ledger\.sqlite: .*malformed; restore") as error:
+            lookup(keys)
+        assert "\n" not in str(error.value)
+    damaged.close()
+
+
 def test_a_file_that_is_no_ledger_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(os.urandom(4096))
     with pytest.raises(OSError, match=r"ledger\.sqlite: file is not a database; restore"):

@@ -218,6 +218,21 @@ def test_directories_that_hold_no_model(workspace: Path, files: dict[str, bytes]
     assert not Path("data/models/m1").exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b'{"finger', b"\xff\xfe", b"[]", b"{}", b'{"fingerprint": 1, "files": {}, "provenance": {}}',
+     b'{"fingerprint": "a", "files": ["x"], "provenance": {}}'],
+    ids=["cut", "bytes", "a list", "no fields", "a number", "a list of files"],
+)  # fmt: skip
+def test_a_record_that_is_not_ours_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "pairwright.json").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"pairwright\.json: no record of a model \(.+\); restore it with `dvc"
+    ) as error:
+        read_record(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_truncated_weights_are_noticed(initialised: Path) -> None:
     source = Path("download")
     source.mkdir()

@@ -190,8 +190,38 @@ def test_text_that_is_no_params_is_refused(text: str, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "params.yaml: empty; it declares every section, `{}` for an unused one"),
+        ("# only this\n", "params.yaml: empty; it declares every section, `{}` for an unused one"),
+        ("- a", "params.yaml: sections are expected, as in `seed: 0`"),
+    ],
+)
+def test_a_file_without_sections_says_so(text: str, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        parse_params(text)
+    assert str(error.value) == message
+
+
+def test_an_empty_section_or_run_says_what_to_write() -> None:
+    text = params_text({"samples_import": None})
+    with pytest.raises(ValueError, match=r"^params.yaml: samples_import: empty; write `samples_import: {}`") as error:
+        parse_params(text)
+    assert "\n" not in str(error.value)
+    assert mistakes({"report": None}) == ["params.yaml: report: empty; write `report: {}` for an unused section"]
+    assert mistakes({RUN: None}) == [f"params.yaml: {RUN}: empty; give its settings below it, or remove it"]
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes("seed: 0 # m\xfcde".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"params\.yaml: not UTF-8 text \(byte 11\); save it as UTF-8") as error:
+        load_params(tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)
+
+
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"params.yaml: no such file; run in the project's directory"):
+    with pytest.raises(ValueError, match=r"params.yaml: no such file; run in the project's directory$"):
         load_params(tmp_path / "params.yaml")
 
 

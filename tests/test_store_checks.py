@@ -225,13 +225,19 @@ def model(root: Path, name: str = "base") -> Path:
         (lambda d: (d / "script.json").write_text('["9"]'), True, ["files are unchanged"]),
         (lambda d: (d / "pairwright.json").unlink(), False, ["has a record"]),
         (
-            lambda d: (d / "pairwright.json").write_text('{"fingerprint": "0", "files": {}}'),
+            lambda d: (d / "pairwright.json").write_text('{"fingerprint": "0", "files": {}, "provenance": {}}'),
             False,
             ["fingerprint is that of the files"],
         ),
+        (lambda d: (d / "pairwright.json").write_text('{"fingerprint": '), False, ["has a record"]),
+        (lambda d: (d / "pairwright.json").write_text('["mine"]'), False, ["has a record"]),
+        (lambda d: (d / "pairwright.json").write_bytes(b"\xff\xfe"), False, ["has a record"]),
     ],
-    ids=["whole", "lost file", "changed file", "changed file, deep", "no record", "wrong fingerprint"],
-)
+    ids=[
+        "whole", "lost file", "changed file", "changed file, deep", "no record", "wrong fingerprint", "damaged record",
+        "foreign record", "bytes",
+    ],
+)  # fmt: skip
 def test_models(root: Path, damage: Callable[[Path], object], deep: bool, expected: list[str]) -> None:
     damage(model(root))
     assert [v.check for v in Store.open().check(deep) if v.table == "models"] == expected

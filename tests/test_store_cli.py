@@ -124,7 +124,7 @@ def test_outside_a_project_it_says_so(workspace: Path, pairwright: Terminal, com
     code, _, err = pairwright(command, *{"sql": ["select 1"], "show": ["x"]}.get(command, []))
     assert (code, err) == (
         1,
-        "pairwright: params.yaml: no such file; run in the project's directory, or copy one from recipes/\n",
+        "pairwright: params.yaml: no such file; run in the project's directory\n",
     )
 
 
