@@ -81,7 +81,7 @@ def _encoding(row_class: type[Row], schema: pa.Schema) -> dict[str, object]:
 
 
 def _row_groups(batches: Batches) -> Iterator[pa.Table]:
-    """Cuts a stream at fixed places: after 100,000 rows or 64 MiB of text, counted row by row."""
+    """Cuts a stream at fixed places: after 100,000 rows or 64 MiB of texts, lists and structs, counted row by row."""
     pending: list[pa.Table] = []
     rows = size = 0
     for batch in batches:
@@ -101,12 +101,29 @@ def _row_groups(batches: Batches) -> Iterator[pa.Table]:
 
 
 def _row_bytes(table: pa.Table) -> np.ndarray:
-    total = np.zeros(len(table), dtype=np.int64)
-    for column in table.itercolumns():
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            lengths = pc.fill_null(pc.binary_length(column), 0)
-            total += lengths.to_numpy()
-    return total
+    """Bytes of every row; columns of numbers count nothing, being bounded by the rows."""
+    flat = [column for column in table.itercolumns() if not _is_fixed(column.type)]
+    return sum((_value_bytes(column) for column in flat), np.zeros(len(table), dtype=np.int64))
+
+
+def _is_fixed(kind: pa.DataType) -> bool:
+    return pa.types.is_primitive(kind) or pa.types.is_null(kind)
+
+
+def _value_bytes(values: pa.ChunkedArray) -> np.ndarray:
+    """Bytes of every value of a column, its children included; a null text or list has none."""
+    kind = values.type
+    if pa.types.is_list(kind):
+        lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+        ends = np.cumsum(lengths)
+        upto = np.concatenate([[0], np.cumsum(_value_bytes(pc.list_flatten(values)))])
+        return upto[ends] - upto[ends - lengths]
+    if pa.types.is_struct(kind):
+        fields = (pc.struct_field(values, i) for i in range(kind.num_fields))
+        return sum((_value_bytes(field) for field in fields), np.zeros(len(values), dtype=np.int64))
+    if _is_fixed(kind):
+        return np.full(len(values), 0 if pa.types.is_null(kind) else (kind.bit_width + 7) // 8, dtype=np.int64)
+    return pc.fill_null(pc.binary_length(values), 0).to_numpy().astype(np.int64)
 
 
 def _fit(table: pa.Table, schema: pa.Schema, row_class: type[Row]) -> pa.Table:

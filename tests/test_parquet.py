@@ -125,28 +125,6 @@ def test_golden_bytes(tmp_path: Path, table: str) -> None:
     assert sha(tmp_path) == GOLDEN[table]
 
 
-def test_row_groups_are_cut_by_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 200)
-    write_table(tmp_path, Sample, [many_samples()])
-    assert group_sizes(tmp_path) == [200, 200, 100]
-
-
-def test_row_groups_are_cut_by_bytes_of_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = small_store.prompts()[0]
-    lengths = [400, 10, 400, 400, 400, 2000, 10, 10]
-    table = rows_to_table(Sample, [small_store.sample(asked, i, "x" * n) for i, n in enumerate(lengths)])
-    ids = int(parquet._row_bytes(table)[1]) - 10
-    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 2 * (400 + ids) + ids + 10)
-    write_table(tmp_path, Sample, [table])
-    assert group_sizes(tmp_path) == [3, 3, 2]
-    assert read_table(tmp_path, Sample).equals(table)
-
-
-def group_sizes(directory: Path) -> list[int]:
-    metadata = pq.ParquetFile(directory / PART).metadata
-    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-
-
 def test_an_empty_table_is_a_file_with_the_schema(tmp_path: Path) -> None:
     assert write_table(tmp_path, Pair, []) == 0
     assert read_table(tmp_path, Pair).equals(arrow_schema(Pair).empty_table())
