@@ -15,6 +15,7 @@ from stores.checks import Violation, check_models, check_tables
 from stores.duck import Duck, sql_file
 from stores.paths import ledger_dir, run_dir
 from stores.query import Parameters, Result, run_query
+from stores.sources import RunSource, run_sources
 from stores.views import DERIVED, RunFiles, Views, local_parts, run_files
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class Store:
         files = self._decisive_files(table, run)
         where, order = ("where run = ?" if run else ""), ", ".join(TEXTS.get(table, ()))
         query = f'select * from "{table}" {where} {"order by " + order if order else ""}'
-        path = _cached(query, run, files)
+        sources = run_sources(self.params) if table in TEXTS else []
+        path = _cached(query, run, files, sources)
         if not path.exists():
             _write_stream(path, self.sql(query, [run] if run else None))
         return Dataset.from_file(str(path))
@@ -203,10 +205,10 @@ def _near(name: str, known: Sequence[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else f" (have {', '.join(known) or 'none'})"
 
 
-def _cached(query: str, run: str | None, files: Sequence[Path]) -> Path:
-    """Where the Arrow file of a query over these files lies: its name changes when any of them does."""
+def _cached(query: str, run: str | None, files: Sequence[Path], sources: Sequence[RunSource]) -> Path:
+    """Where the Arrow file of a query over these files, joined along `sources`, lies: any change renames it."""
     stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return ledger_dir() / "cache" / f"{digest([SCHEMA_VERSION, query, run, stats], 32)}.arrow"
+    return ledger_dir() / "cache" / f"{digest([SCHEMA_VERSION, query, run, stats, sources], 32)}.arrow"
 
 
 def _write_stream(path: Path, result: Result) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from schemas import Sample
 from stores.store import Store
@@ -60,6 +61,15 @@ def test_a_rebuilt_table_gives_its_new_rows(root: Path) -> None:
     assert Store.open().dataset("samples", run="irpo_0")["text"][:] == ["old"]
     write(root, "samples", "irpo_0", [sample(asked, 0, "new")])
     assert Store.open().dataset("samples", run="irpo_0")["text"][:] == ["new"]
+
+
+def test_changed_params_give_texts_from_other_runs(root: Path) -> None:
+    before = Store.open().dataset("pair_texts", run="irpo_0")["chosen"][:]
+    assert None not in before
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["pairs_outcome"]["irpo_0"]["gold"] = "none"
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert Store.open().dataset("pair_texts", run="irpo_0")["chosen"][:].count(None) == 2
 
 
 def test_a_failed_write_leaves_nothing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
