@@ -29,8 +29,8 @@ COMMON: dict[str, Any] = {
 """Runs that stand for what a test writes by hand: problems and prompts `train`, model `base`, samples `drawn`."""
 
 
-def write_params(**sections: dict[str, Any]) -> None:
-    """`params.yaml` of the common runs and these sections."""
+def write_params(**sections: Any) -> None:
+    """`params.yaml` of the common runs and these sections (or another `seed`)."""
     params = {section: {} for section in STAGES} | COMMON | sections
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
