@@ -7,13 +7,13 @@ the fingerprint over them, and where the model came from.
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schemas.ids import digest
 from stores.model_record import RECORD, read_record
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _DECIDING = {".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py"}
 
@@ -70,6 +70,34 @@ def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trusted, local_files_only=True)
     assert tokenizer is not None
     return tokenizer
+
+
+class Limits(NamedTuple):
+    """What a model's configuration says about the sequences it reads and writes."""
+
+    eos_ids: tuple[int, ...]
+    """Tokens that end a completion."""
+    positions: int | None
+    """Longest sequence in tokens; None where the architecture has no limit."""
+
+
+def load_limits(directory: Path) -> Limits:
+    """The limits of a model directory, without loading its weights."""
+    from transformers import AutoConfig, GenerationConfig
+
+    trusted = read_record(directory)["provenance"].get("trust_remote_code", False)
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=trusted, local_files_only=True)
+    eos = getattr(config.get_text_config(), "eos_token_id", None)
+    if (directory / "generation_config.json").exists():
+        eos = GenerationConfig.from_pretrained(directory, local_files_only=True).eos_token_id
+    ids = eos if isinstance(eos, list) else [eos]
+    return Limits(tuple(i for i in ids if i is not None), positions(config))
+
+
+def positions(config: "PreTrainedConfig") -> int | None:
+    """The longest sequence that a configuration allows, in tokens, by whichever name its architecture gives it."""
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)  # `n_positions` has this alias
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def device() -> str:

@@ -9,7 +9,11 @@ from schemas.base import Int32, Row
 
 
 class TrainingStep(Row):
-    """One row per logged training step. No timings: those depend on the machine and live beside the ledger."""
+    """One row per logged training step. No timings: those depend on the machine and live beside the ledger.
+
+    Log-probs, margin and accuracy of preference training are means over the step's batch; in the last row, which no
+    batch follows, over at most 128 evenly spaced training pairs. Fine-tuning measures the watched pairs in every row.
+    """
 
     table: ClassVar = "training"
     key: ClassVar = ("step",)
@@ -19,7 +23,7 @@ class TrainingStep(Row):
     loss: float | None = Field(description="mean loss of the step's batch; null where only validation ran")
     preference_loss: float | None = Field(description="its preference part (DPO)")
     nll_loss: float | None = Field(description="its negative log-likelihood part, before α")
-    chosen_logprob: float | None = Field(description="mean summed log-prob of the chosen spans under the policy, nats")
+    chosen_logprob: float | None = Field(description="mean summed log-prob of chosen spans under the policy, nats")
     rejected_logprob: float | None = Field(description="the same for the rejected spans")
     margin: float | None = Field(description="mean β-scaled reward margin, chosen minus rejected")
     accuracy: float | None = Field(description="share of pairs whose margin is positive")

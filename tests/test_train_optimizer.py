@@ -62,14 +62,23 @@ def test_the_order_depends_on_the_seed_alone():
     assert orders[0][0] == orders[0][2]
 
 
+def holder(held: dict[str, torch.nn.Parameter]) -> torch.nn.Module:
+    """A model of these parameters, the first that of an embedding whose name does not say so."""
+    module = torch.nn.Module()
+    for i, (name, p) in enumerate(held.items()):
+        module.add_module(name.replace(".", "_"), child := torch.nn.Embedding(*p.shape) if not i else torch.nn.Module())
+        child.register_parameter("weight", p)
+    return module
+
+
 def parameters() -> dict[str, torch.nn.Parameter]:
-    shapes = {"model.embed_tokens.weight": (5, 3), "layer.weight": (3, 3), "layer.bias": (3,), "norm.weight": (3,)}
+    shapes = {"wte.weight": (5, 3), "layer.weight": (3, 3), "layer.bias": (3,), "norm.weight": (3,)}
     return {name: torch.nn.Parameter(torch.ones(shape)) for name, shape in shapes.items()}
 
 
 def test_only_matrices_decay_and_decay_is_decoupled():
     held = parameters()
-    optimizer = adamw(held, config(lr=0.5, weight_decay=0.1))
+    optimizer = adamw(holder(held), config(lr=0.5, weight_decay=0.1))
     for p in held.values():
         p.grad = torch.zeros_like(p)
     update(optimizer, held, 0.5, 1.0)
@@ -81,7 +90,9 @@ def test_only_matrices_decay_and_decay_is_decoupled():
 def test_an_update_equals_the_papers_formula():
     weight, gradient = torch.nn.Parameter(torch.tensor([[1.0, -2.0]])), np.array([[0.3, -0.4]])
     settings = config(lr=0.1, weight_decay=0.01, betas=(0.9, 0.999), grad_clip=0.25)
-    optimizer = adamw({"w": weight}, settings)
+    layer = torch.nn.Linear(2, 1, bias=False)
+    layer.weight = weight
+    optimizer = adamw(layer, settings)
     expected, m, v = np.array([[1.0, -2.0]]), np.zeros((1, 2)), np.zeros((1, 2))
     for step, lr in enumerate((0.1, 0.05), start=1):
         weight.grad = torch.tensor(gradient, dtype=torch.float32)
@@ -96,7 +107,7 @@ def test_an_update_equals_the_papers_formula():
 
 def test_a_gradient_that_is_not_finite_updates_nothing():
     held = parameters()
-    optimizer = adamw(held, config())
+    optimizer = adamw(holder(held), config())
     for p in held.values():
         p.grad = torch.full_like(p, torch.nan)
     assert not torch.isfinite(update(optimizer, held, 1.0, 1.0))

@@ -17,7 +17,7 @@ import train.reference
 import train.sft
 from builders.engines import load_engine
 from builders.model_files import load_model, load_tokenizer, read_record
-from builders.rendering import completion_ids, render_ids
+from builders.rendering import completion_ids, render
 from schemas import TrainingStep
 from schemas.sections import Sampling
 from stores.run_log import RunLog
@@ -29,12 +29,12 @@ from train.data import load_pairs
 from train.policy import Policy
 
 
-def independent_logprob(root: Path, i: int, index: int) -> float:
+def independent_logprob(root: Path, i: int, index: int, key: str = "tiny") -> float:
     """Summed log-prob of a completion of sum `i`, from whole float64 logits of the unmodified model."""
-    directory, asked = root / "data/models/tiny", world.ask(i)
+    directory, asked = root / "data/models" / key, world.ask(i)
     model, tokenizer = load_model(directory).double(), load_tokenizer(directory)
-    prompt = render_ids(tokenizer, [m.model_dump() for m in asked.messages], "", "text")
-    completion = completion_ids(tokenizer, world.completion(i, index), True)
+    rendered = render(tokenizer, [m.model_dump() for m in asked.messages], "", "text")
+    prompt, completion = rendered.ids, completion_ids(tokenizer, rendered, world.completion(i, index), 1)
     with torch.no_grad():
         logits = model(torch.tensor([prompt + completion])).logits[0].numpy()
     logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -69,7 +69,7 @@ def test_at_step_0_the_dpo_loss_is_log_2(workspace, loss, alpha, lora):
     assert first["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert first["margin"] == pytest.approx(0, abs=1e-6)
     assert first["loss"] == first["preference_loss"] + (alpha * first["nll_loss"] if loss == "dpo_nll" else 0)
-    assert [row["step"] for row in others] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in others] == [1, 2, 3, 4, 5, 6]
     assert others[-1]["margin"] > 0.001
     assert others[-1]["accuracy"] == 1.0
 
@@ -82,8 +82,8 @@ def by_hand(root: Path, batch: list[int], beta: float, alpha: float) -> dict[str
     for i in batch:
         sides = []
         for index in (0, 1):
-            prompt = render_ids(tokenizer, [m.model_dump() for m in world.ask(i).messages], "", "text")
-            completion = completion_ids(tokenizer, world.completion(i, index), True)
+            rendered = render(tokenizer, [m.model_dump() for m in world.ask(i).messages], "", "text")
+            prompt, completion = rendered.ids, completion_ids(tokenizer, rendered, world.completion(i, index), 1)
             logprobs = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
             sides.append(torch.stack([logprobs[len(prompt) + t - 1, token] for t, token in enumerate(completion)]))
         length, (chosen, rejected) = len(sides[0]), [side.sum() for side in sides]
@@ -126,7 +126,53 @@ def test_micro_batches_change_no_result(workspace, section):
         for row, expected in zip(table, found[0][0], strict=True):
             for column, value in expected.items():
                 assert row[column] == (pytest.approx(value, rel=1e-3, abs=2e-6) if value else value), column
-    assert [row["n_sequences"] for row in found[0][0]] == ([4, 4, 4, 3] if section == "sft" else [8, 8, 8, 6])
+    assert [row["n_sequences"] for row in found[0][0]] == ([4, 4, 4, 3] if section == "sft" else [8, 8, 8, 6, 0])
+
+
+def test_the_last_row_measures_the_saved_policy_on_some_training_pairs(workspace, monkeypatch):
+    world.build(workspace)
+    monkeypatch.setattr(train.preference, "_WATCHED", 3)
+    run(workspace, "reference.sums", "preference.dpo")
+    last = rows(workspace, "training", "dpo")[-1]
+    assert (last["step"], last["n_sequences"], last["loss"]) == (6, 0, None)
+    for index, column in enumerate(("chosen_logprob", "rejected_logprob")):
+        each = [independent_logprob(workspace, i, index, "dpo") for i in evenly_spaced(3)]
+        assert last[column] == pytest.approx(np.mean(each), abs=1e-4)
+
+
+def test_watching_under_adapter_dropout_changes_no_weight(workspace):
+    changes = {"sft.warm.lora": {"rank": 4, "dropout": 0.5}, "sft.warm.log_every": 1}
+    world.build(workspace, changes=changes)
+    saved, watched = [], []
+    for watch in ("none", "sums"):
+        world.set_params(workspace, changes | {"sft.warm.watch": watch})
+        run(workspace, "sft.warm")
+        saved.append(weights(workspace, "warm"))
+        watched.append(rows(workspace, "training", "warm"))
+    assert_same_weights(*saved, 0)
+    expected = np.mean([independent_logprob(workspace, i, 0, "warm") for i in range(10)])
+    assert watched[1][-1]["chosen_logprob"] == pytest.approx(expected, abs=1e-4), "measured without dropout"
+
+
+def test_a_base_whose_generation_settings_transformers_would_not_save_is_trained_all_the_same(workspace):
+    world.build(workspace)
+    path = workspace / "data/models/tiny/generation_config.json"
+    settings = json.loads(path.read_text()) | {"temperature": 0.6, "top_p": 0.9}
+    path.write_text(json.dumps(settings))
+    run(workspace, "sft.warm")
+    saved = json.loads((workspace / "data/models/warm/generation_config.json").read_text())
+    assert saved["do_sample"] is True
+    assert {key: saved[key] for key in settings} == settings | {"transformers_version": saved["transformers_version"]}
+
+
+def test_another_model_as_reference_is_said_on_stderr(workspace, capsys):
+    world.build(workspace)
+    run(workspace, "reference.sums", "sft.warm", "preference.dpo")
+    assert "as its reference" not in capsys.readouterr().err
+    changes = {"preference.dpo.model": "warm"}
+    world.set_params(workspace, changes)
+    run(workspace, "preference.dpo")
+    assert "trains from model 'warm' with log-probs of 'tiny' as its reference" in capsys.readouterr().err
 
 
 def test_a_run_is_byte_identical_when_repeated(workspace):
@@ -190,7 +236,7 @@ def test_the_sft_loss_is_the_mean_that_its_reduction_names(workspace, reduction)
     world.write(workspace, "good", [Demo(prompt_id=s.prompt_id or "", sample_id=s.sample_id) for s in mixed])
     run(workspace, "sft.warm")
     tokenizer = load_tokenizer(workspace / "data/models/tiny")
-    lengths = [len(completion_ids(tokenizer, s.text, True)) for s in mixed]
+    lengths = [len(tokenizer.encode(s.text)) + 1 for s in mixed]  # and an ending
     sums = [independent_logprob(workspace, i, index) for i in range(5) for index in (0, 1)]
     each = [-s / n for s, n in zip(sums, lengths, strict=True)]
     expected = {"sequence": sum(each) / 10, "token": -sum(sums) / sum(lengths)}
@@ -225,7 +271,7 @@ def test_bf16_follows_fp32(workspace):
     run(workspace, "reference.sums", "preference.dpo")
     found = rows(workspace, "training", "dpo")
     assert found[-1]["validation_accuracy"] is not None
-    assert [r["loss"] for r in found[:6]] == pytest.approx([r["loss"] for r in expected], rel=0.01)
+    assert [r["loss"] for r in found[:6]] == pytest.approx([r["loss"] for r in expected[:6]], rel=0.01)
     assert found[0]["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert found[5]["loss"] != expected[5]["loss"]
     assert {tensor.dtype for tensor in weights(workspace, "dpo").values()} == {torch.float32}

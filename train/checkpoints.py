@@ -93,9 +93,12 @@ class Checkpoints:
         _write(self._optimizer_state(), aside / "optimizer.safetensors")
         _write(self._random_state(), aside / "random.safetensors")
         (aside / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+        for path in (aside / "state.json", aside):
+            _sync(path)
         final = self.directory / f"step-{state.step:08d}"
         shutil.rmtree(final, ignore_errors=True)
         aside.replace(final)
+        _sync(self.directory)  # a checkpoint survives a power failure before what it replaces is removed
         self._remove_others({final, self._best_path(state.best_step or 0), self.directory / "lock"})
 
     def save_best(self, step: int) -> None:
@@ -103,6 +106,7 @@ class Checkpoints:
         aside = self.directory / f"aside-{os.getpid()}.safetensors"
         _write(self._weights(), aside)
         aside.replace(self._best_path(step))
+        _sync(self.directory)
 
     def load_best(self, step: int) -> None:
         """Puts back the weights that `save_best` kept."""
@@ -136,16 +140,24 @@ class Checkpoints:
 
     def _random_state(self) -> dict[str, Tensor]:
         state = {"cpu": torch.get_rng_state()}
-        return state | ({"cuda": torch.cuda.get_rng_state()} if self.policy.device.type == "cuda" else {})
+        return state | (
+            {"cuda": torch.cuda.get_rng_state(self.policy.device)} if self.policy.device.type == "cuda" else {}
+        )
 
     def _load_random(self, tensors: dict[str, Tensor]) -> None:
         torch.set_rng_state(tensors["cpu"])
         if "cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["cuda"])
+            torch.cuda.set_rng_state(tensors["cuda"], self.policy.device)
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     with disk_errors(path, "free space or point PAIRWRIGHT_LEDGER elsewhere (the last checkpoint is intact)"):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Has a file, or a directory's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)

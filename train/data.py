@@ -5,7 +5,7 @@ id that no input run holds is an error.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
-from builders.rendering import completion_ids, render_ids
+from builders.model_files import load_limits
+from builders.rendering import Rendered, completion_ids, ending_id, render
 from schemas.params import run_inputs, table_runs
 from stores.stage import Stage
 from train.packing import Tokens
@@ -66,6 +67,7 @@ def load_demos(stage: Stage, run: str, tokenizer: PreTrainedTokenizerBase, max_t
         demos.append(Demo(name, texts.tokens(span, name)))
     remedy = f"raise {stage.section}.{stage.name}.max_tokens, or leave the demo out of {section}.{run}"
     _refuse_long(((d.name, [d.tokens]) for d in demos), max_tokens, remedy)
+    _refuse_beyond(((d.name, [d.tokens]) for d in demos), texts, f"leave the demo out of {section}.{run}")
     return demos
 
 
@@ -78,14 +80,18 @@ def load_pairs(
     """
     table = stage.read("pairs", run)
     section = _require_rows(stage, "pairs", run, table)
-    if limit is not None and limit < len(table):
-        table = table.take(np.linspace(0, len(table) - 1, limit).round().astype(np.int64))
-    rows = table.to_pylist()
+    rows = (table if limit is None else table.take(spread(len(table), limit))).to_pylist()
     texts = _Texts(stage, "pairs", run, tokenizer, rows, ("chosen_sample_id", "rejected_sample_id"))
     pairs = [_pair(row, texts) for row in rows]
     remedy = f"set {section}.{run}.max_tokens to at most that, or raise {stage.section}.{stage.name}.max_tokens"
     _refuse_long(((p.name, p.sequences) for p in pairs), max_tokens, remedy)
+    _refuse_beyond(((p.name, p.sequences) for p in pairs), texts, f"set {section}.{run}.max_tokens to at most that")
     return pairs
+
+
+def spread(count: int, limit: int) -> list[int]:
+    """At most `limit` of `count` places, in order and evenly spaced, the first and the last among them."""
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()
 
 
 def _pair(row: dict[str, Any], texts: "_Texts") -> Pair:
@@ -142,44 +148,54 @@ class _Texts:
         columns = ["prompt_id", "messages", "prefill", "rendering"]
         self._prompts = _referenced(stage, "prompts", prompts, "prompt_id", columns, {row["prompt_id"] for row in rows})
         self._searched = {"sample": samples, "prompt": prompts}
-        self._rendered: dict[str, np.ndarray] = {}
-        self._scored: dict[tuple[str, int, int, bool], np.ndarray] = {}
+        self.limits = load_limits(stage.dir("models", stage.config.model))
+        self._rendered: dict[str, Rendered] = {}
+        self._asked: dict[str, np.ndarray] = {}
+        self._scored: dict[Span, np.ndarray] = {}
+        self._endings: dict[str, int | None] = {}
 
     def sample(self, sample_id: str) -> _Sample:
         return self._found("sample", self._samples, sample_id)
 
     def tokens(self, span: Span, name: str) -> Tokens:
-        """Prompt and completion, tokenised apart. `name` is the row's, for messages."""
-        prompt = self._once(self._rendered, span.prompt_id, lambda: self._render(span.prompt_id))
-        completion = self._once(self._scored, span[1:], lambda: self._encode(span, name))
-        return Tokens(prompt, completion)
+        """Prompt, and the completion as it is tokenised after it. `name` is the row's, for messages."""
+        if span.prompt_id not in self._rendered:
+            self._rendered[span.prompt_id] = rendered = self._render(span.prompt_id)
+            self._asked[span.prompt_id] = np.array(rendered.ids, dtype=np.int32)
+        if span not in self._scored:
+            self._scored[span] = np.array(self._encode(span, name), dtype=np.int32)
+        return Tokens(self._asked[span.prompt_id], self._scored[span])
 
-    def _render(self, prompt_id: str) -> list[int]:
+    def _render(self, prompt_id: str) -> Rendered:
         prompt = self._found("prompt", self._prompts, prompt_id)
-        ids = render_ids(self.tokenizer, prompt["messages"], prompt["prefill"], prompt["rendering"])
-        if not ids:
+        rendered = render(self.tokenizer, prompt["messages"], prompt["prefill"], prompt["rendering"])
+        if not rendered.ids:
             raise ValueError(
                 f"{self.place}: prompt {prompt_id} renders to no tokens, so nothing predicts the first token of its"
                 " completions; give its template a text, or use a tokenizer that starts texts with a BOS token"
             )
-        return ids
+        return rendered
+
+    def _ending(self, rendering: str) -> int:
+        """The token that ends a completion. Raises ValueError if there is none."""
+        if rendering not in self._endings:
+            self._endings[rendering] = ending_id(self.tokenizer, rendering, self.limits.eos_ids)
+        ending = self._endings[rendering]
+        if ending is None:
+            raise ValueError(f"{self.place}: the model's tokenizer has no end-of-sequence token to train on")
+        return ending
 
     def _encode(self, span: Span, name: str) -> list[int]:
         text = self.sample(span.sample_id).text
         if not 0 <= span.start <= span.end <= len(text):
             place = f"{self.place}: {name}: span {span.start}:{span.end} is not inside sample {span.sample_id}"
             raise ValueError(f"{place} ({len(text)} code points); rebuild it with `dvc repro`")
-        if span.eos and self.tokenizer.eos_token_id is None:
-            raise ValueError(f"{self.place}: the model's tokenizer has no end-of-sequence token to train on")
-        ids = completion_ids(self.tokenizer, text[span.start : span.end], span.eos)
+        prompt = self._rendered[span.prompt_id]
+        ending = self._ending(prompt.rendering) if span.eos else None
+        ids = completion_ids(self.tokenizer, prompt, text[span.start : span.end], ending)
         if not ids:
             raise ValueError(f"{self.place}: {name}: span of sample {span.sample_id} has no tokens to score")
         return ids
-
-    def _once(self, cache: dict, key: Any, make: Callable[[], list[int]]) -> np.ndarray:
-        if key not in cache:
-            cache[key] = np.array(make(), dtype=np.int32)
-        return cache[key]
 
     def _found(self, kind: str, rows: dict[str, Any], key: str) -> Any:
         if key not in rows:
@@ -225,3 +241,10 @@ def _refuse_long(named: Iterable[tuple[str, Iterable[Tokens]]], max_tokens: int,
             raise ValueError(
                 f"{name}: prompt and completion have {longest} tokens, the limit is {max_tokens}; {remedy}"
             )
+
+
+def _refuse_beyond(named: Iterable[tuple[str, Iterable[Tokens]]], texts: _Texts, remedy: str) -> None:
+    """Raises ValueError for a sequence longer than the model's positions."""
+    if texts.limits.positions is not None:
+        remedy += " (the model has no more positions: max_position_embeddings)"
+        _refuse_long(named, texts.limits.positions, remedy)

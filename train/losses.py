@@ -9,7 +9,6 @@ Shapes: n pairs or sequences. Log-probs are in nats, summed over the scored toke
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -64,4 +63,4 @@ def sft(
 
 def accuracy(margin: Tensor) -> Tensor:
     """1.0 for each pair whose margin is positive, else 0.0: (n,)."""
-    return (margin > 0).to(torch.float64)
+    return (margin > 0).to(margin.dtype)

@@ -54,15 +54,19 @@ class Schedule:
         return int(self._permutation[1][index])
 
 
-def adamw(parameters: Mapping[str, nn.Parameter], config: Optimizer) -> torch.optim.AdamW:
-    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101) on matrices; biases, norms and
-    embeddings do not decay. Its state is float32."""
-    decays = {name: p.ndim >= 2 and "embed" not in name for name, p in parameters.items()}
+def adamw(model: nn.Module, config: Optimizer) -> torch.optim.AdamW:
+    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101) on the model's trainable matrices.
+
+    Biases, norms and embeddings (and a head tied to them) do not decay. Its state is float32.
+    """
+    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decays = [p.ndim >= 2 and id(p) not in embeddings for p in trained]
     groups = [
-        {"params": [p for name, p in parameters.items() if decays[name]], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in parameters.items() if not decays[name]], "weight_decay": 0.0},
+        {"params": [p for p, does in zip(trained, decays, strict=True) if does], "weight_decay": config.weight_decay},
+        {"params": [p for p, does in zip(trained, decays, strict=True) if not does], "weight_decay": 0.0},
     ]
-    fused = next(iter(parameters.values())).device.type in ("cpu", "cuda")
+    fused = trained[0].device.type in ("cpu", "cuda")
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=fused)
 
 

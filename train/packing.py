@@ -228,6 +228,9 @@ def _block_attention(
     mask = _window_mask(q.shape[2], sliding_window, q.device)
     if softcap is None and s_aux is None:
         gqa = q.shape[1] != k.shape[1]
+        if gqa and mask is not None:  # no fused kernel takes both; the slow one would hold all scores
+            gqa, groups = False, q.shape[1] // k.shape[1]
+            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
         out = scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=gqa
         )

@@ -7,6 +7,7 @@ Dropout is off (the model stays in evaluation mode), except the adapters' own wh
 """
 
 import contextlib
+import copy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from builders.model_files import device, load_model, load_tokenizer, plain_attention
@@ -55,6 +56,7 @@ class Policy:
         self._checkpointing = gradient_checkpointing
         torch.set_float32_matmul_precision("highest")
         self.path: ScoringPath = _choose_path(model, probe)
+        model.generation_config = _storable(model.generation_config)
         self._peft = _add_adapters(model, lora) if lora else None
         torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
         self._ready()
@@ -103,6 +105,16 @@ class Policy:
         self.model.generation_config = configuration
         self._ready()
 
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """No gradients, and the adapters' dropout off: what is measured inside changes nothing in training."""
+        for dropout in self._dropouts():
+            dropout.eval()
+        with torch.no_grad(), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            yield
+        for dropout in self._dropouts():
+            dropout.train()
+
     def save(self, directory: Path) -> None:
         """Writes a plain model directory, adapters merged: safetensors, configuration, tokenizer. Ends training."""
         self.model.eval().set_attn_implementation(self._plain)
@@ -114,11 +126,13 @@ class Policy:
     def _ready(self) -> None:
         if self.path == "packed":
             self.model.set_attn_implementation(packing.NAME)
-        for name, module in self.model.named_modules():
-            if name.endswith("lora_dropout"):
-                module.train()
+        for dropout in self._dropouts():
+            dropout.train()
         if self._checkpointing:
             _checkpoint_layers(self.model)
+
+    def _dropouts(self) -> list[nn.Module]:
+        return [module for name, module in self.model.named_modules() if name.endswith("lora_dropout")]
 
 
 @contextlib.contextmanager
@@ -128,6 +142,26 @@ def disk_errors(place: Path, remedy: str) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise OSError(f"{place}: {' '.join(str(error).split())}; {remedy}") from None
+
+
+def _storable(config: GenerationConfig) -> GenerationConfig:
+    """A model's generation configuration as transformers agrees to save it, which is stricter than loading.
+
+    Many models give a temperature or a nucleus without `do_sample`, which they mean; of other contradictions only the
+    token ids are kept. No engine here reads more of it than those.
+    """
+    sampled = copy.deepcopy(config)
+    sampled.do_sample = True
+    ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return next(c for c in (config, sampled, GenerationConfig(**ids)) if _is_valid(c))
+
+
+def _is_valid(config: GenerationConfig) -> bool:
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _choose_path(model: PreTrainedModel, probe: Sequence[Tokens]) -> ScoringPath:

@@ -8,6 +8,7 @@ Everything is divided by the pairs of the whole batch, never of a micro-batch: `
 no result.
 """
 
+import sys
 from collections import defaultdict
 
 import torch
@@ -18,12 +19,14 @@ from schemas.ids import digest
 from schemas.sections_training import PreferenceRun
 from stores.stage import Stage, run_stage
 from train import losses
-from train.data import Pair, Span, hash_tokens, load_pairs
+from train.data import Pair, Span, hash_tokens, load_pairs, spread
 from train.policy import Policy
 from train.session import Session, start
 from train.validation import load_validator
 
 References = dict[Span, float]
+_WATCHED = 128
+"""Pairs on which the last weights are measured: no batch follows them."""
 
 
 def load_references(stage: Stage, run: str, pairs: list[Pair]) -> References:
@@ -31,6 +34,13 @@ def load_references(stage: Stage, run: str, pairs: list[Pair]) -> References:
 
     Raises ValueError if the run lacks one.
     """
+    reference, start_model = stage.params.reference[run].model, stage.config.model
+    if reference != start_model:
+        print(
+            f"{stage.section} {stage.name}: trains from model '{start_model}' with log-probs of '{reference}' as its"
+            " reference: legal, but DPO starts where its reference is",
+            file=sys.stderr,
+        )
     table = stage.read("reference_logprobs", run)
     keys = zip(*(table[column].to_pylist() for column in Span._fields), strict=True)
     found = dict(zip((Span(*key) for key in keys), table["logprob"].to_pylist(), strict=True))
@@ -47,8 +57,8 @@ def load_references(stage: Stage, run: str, pairs: list[Pair]) -> References:
 def train(session: Session, pairs: list[Pair], references: References) -> None:
     """Trains the session's policy in place."""
     config: PreferenceRun = session.stage.config
-    policy = session.policy
-    for step in session.steps():
+    policy, watched = session.policy, [pairs[i] for i in spread(len(pairs), _WATCHED)]
+    for step in session.steps(watch_end=lambda: watch(policy, watched, references, config)):
         batch = [pairs[i] for i in session.schedule.batch(step)]
         parts: dict[str, list[Tensor]] = defaultdict(list)
         names: list[str] = []
@@ -64,6 +74,16 @@ def train(session: Session, pairs: list[Pair], references: References) -> None:
         counts = {"n_sequences": len(sequences), "n_tokens": sum(len(s.completion) for s in sequences)}
         means = {name: float(torch.cat(pieces).mean()) for name, pieces in parts.items()}
         session.log(step, means | taken | counts)
+
+
+def watch(policy: Policy, pairs: list[Pair], references: References, config: PreferenceRun) -> dict[str, float]:
+    """Means over some pairs of log-probs, margin and accuracy, as columns of the training table."""
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    for numbers in policy.micro_batches([pair.sequences for pair in pairs], config.optimizer.micro_tokens):
+        columns = pair_losses(policy, [pairs[i] for i in numbers], references, config)
+        for name in ("chosen_logprob", "rejected_logprob", "margin", "accuracy"):
+            parts[name].append(columns[name])
+    return {name: float(torch.cat(pieces).mean()) for name, pieces in parts.items()}
 
 
 def pair_losses(policy: Policy, pairs: list[Pair], references: References, config: PreferenceRun) -> dict[str, Tensor]:

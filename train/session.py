@@ -23,6 +23,11 @@ from train.policy import Policy
 from train.validation import Validator
 
 _NAMED = 3  # examples that an error names
+_SOURCES = ("train/*.py", "builders/rendering.py", "builders/engines/*.py", "builders/checkers/*.py")
+"""Code that decides a run's outputs: training itself, and what validation generates and checks with."""
+
+Watch = Callable[[], dict[str, Any]]
+"""Measures the present weights: more columns of a row. It is called without gradients, dropout or random state."""
 
 
 class Session:
@@ -38,7 +43,7 @@ class Session:
         self.config: TrainingRun = stage.config
         self.schedule = Schedule(self.config.optimizer, n_examples, stage.params.seed)
         self.parameters = policy.trainable()
-        self.optimizer = adamw(self.parameters, self.config.optimizer)
+        self.optimizer = adamw(policy.model, self.config.optimizer)
         self.checkpoints = Checkpoints(self._fingerprint(data_hash), policy, self.optimizer)
         self.state = TrainingState()
         self._before: dict[str, Any] = {}
@@ -46,17 +51,20 @@ class Session:
     def _fingerprint(self, data_hash: str) -> str:
         """Hash of everything that decides the run's outputs."""
         stage, validator = self.stage, self.validator.fingerprint if self.validator else None
-        sources = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+        root = Path(__file__).parent.parent
+        sources = [path.read_text(encoding="utf-8") for pattern in _SOURCES for path in sorted(root.glob(pattern))]
         model = fingerprint(stage.dir("models", self.config.model))
         libraries = [torch.__version__, transformers.__version__]
         run = [stage.section, self.config.model_dump(), stage.params.seed, model, data_hash, validator]
         return digest([run, self.policy.path, self.policy.device.type, libraries, text_hash("".join(sources))])
 
-    def steps(self, watch: Callable[[], dict[str, Any]] = dict) -> Iterator[int]:
+    def steps(self, watch: Watch = dict, watch_end: Watch | None = None) -> Iterator[int]:
         """The steps to take, from the last checkpoint on; the caller's loop trains on each one's batch.
 
-        Around them: validation, and `watch` (more columns) at every logged step; checkpoints; at the end the best
-        weights are put back. A row's `step` is the number of updates before it was measured: its batch's loss, its
+        Around them: validation, and `watch` (more columns) at every logged step, `watch_end` instead after the last
+        update, which no batch follows; checkpoints; at the end the best weights are put back.
+
+        A row's `step` is the number of updates before it was measured: its batch's loss, its
         validation and what is watched are all of the same weights.
         """
         title, every = f"{self.stage.section} {self.stage.name}", self.config.checkpoint_every
@@ -72,9 +80,9 @@ class Session:
                     if state.step % every == 0 or state.step == self.schedule.steps:
                         self.checkpoints.save(state)
                     bar.advance()
-            self._finish(watch)
+            self._finish(watch_end or watch)
 
-    def _finish(self, watch: Callable[[], dict[str, Any]]) -> None:
+    def _finish(self, watch: Watch) -> None:
         """Measures the last weights and puts back the best ones."""
         began = time.perf_counter()
         if last := self._measure(self.schedule.steps, watch):
@@ -83,9 +91,12 @@ class Session:
         if self.state.best_step is not None:
             self.checkpoints.load_best(self.state.best_step)
 
-    def _measure(self, step: int, watch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _measure(self, step: int, watch: Watch) -> dict[str, Any]:
         """What is logged of the weights before a step, apart from its batch."""
-        columns = watch() if self._is_logged(step) else {}
+        columns: dict[str, Any] = {}
+        if self._is_logged(step):
+            with self.policy.measuring():
+                columns = watch()
         return columns | ({"validation_accuracy": self._validate(step)} if self._is_validated(step) else {})
 
     def _is_validated(self, step: int) -> bool:

@@ -48,7 +48,6 @@ def train(session: Session, demos: list[Demo], watched: list[Pair]) -> None:
         session.log(step, {"loss": mean, "nll_loss": mean, "n_sequences": len(batch), "n_tokens": n_tokens} | taken)
 
 
-@torch.no_grad()
 def watch(policy: Policy, pairs: list[Pair], micro_tokens: int) -> dict[str, float]:
     """Mean chosen and rejected log-prob of some pairs, as columns of the training table; none without pairs."""
     both: list[Tensor] = []

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from builders.engines import Finished, Request
-from builders.model_files import device, load_model, load_tokenizer
+from builders.model_files import device, load_model, load_tokenizer, positions
 from builders.rendering import render_ids
 from schemas.sections import Sampling
 from stores.ledger import Completion
 
-FIRST_ROUND = 32
+FIRST_ROUND = 64
 """Tokens of the first round of a batch."""
 
 if TYPE_CHECKING:
@@ -55,8 +55,12 @@ class HfEngine:
         return cls(model.to(device()), load_tokenizer(directory))  # pyrefly: ignore
 
     def stream(self, requests: Sequence[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
-        """Completes the requests, longest prompts first; one list per batch of at most `batch_size`."""
+        """Completes the requests, longest prompts first; one list per batch of at most `batch_size`.
+
+        Raises ValueError for a prompt that leaves the model no room for `max_new_tokens`.
+        """
         ordered = sorted(self._encode(requests), key=lambda e: (-len(e.ids), e.request.key))
+        self._check_room(ordered, sampling)
         for start in range(0, len(ordered), batch_size):
             batch = ordered[start : start + batch_size]
             began = time.perf_counter()
@@ -73,6 +77,16 @@ class HfEngine:
                 ids = render_ids(self.tokenizer, messages, request.prefill, request.rendering)
                 prompts[asked] = ids, self._decode(ids)
             yield _Encoded(request, *prompts[asked])
+
+    def _check_room(self, longest_first: Sequence[_Encoded], sampling: Sampling) -> None:
+        limit = positions(self.model.config)
+        if limit is not None and longest_first and len(longest_first[0].ids) + sampling.max_new_tokens > limit:
+            request, ids, _ = longest_first[0]
+            raise ValueError(
+                f"request {request.key}: its prompt has {len(ids)} tokens, and with max_new_tokens"
+                f" {sampling.max_new_tokens} it may exceed the model's {limit} positions; lower max_new_tokens of its"
+                " entry under `sampling`, or shorten the prompt"
+            )
 
     def _complete(self, batch: Sequence[_Encoded], sampling: Sampling) -> list[Completion]:
         """Generates in rounds that double in length; a finished row leaves the batch at the end of its round.
@@ -192,11 +206,19 @@ def _draw(batch: Sequence[_Encoded], sampling: Sampling, origin: int):
         if sampling.top_p < 1:
             probabilities = _nucleus(probabilities, sampling.top_p)
         cdf = probabilities.cumsum(-1)
-        step = uniforms[:, input_ids.shape[1] - origin].to(cdf)[:, None] * cdf[:, -1:]
-        token = torch.searchsorted(cdf, step, right=True).clamp(max=scores.shape[1] - 1)
+        token = _invert(cdf, uniforms[:, input_ids.shape[1] - origin])
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
     return draw
+
+
+def _invert(cdf: "torch.Tensor", uniforms: "torch.Tensor") -> "torch.Tensor":
+    """The token at each row's quantile: (n, V) rising, (n,) in [0, 1) -> (n, 1). Never one of probability 0."""
+    import torch
+
+    below_one = 1 - torch.finfo(cdf.dtype).eps / 2  # float32 would round the largest numbers up to 1
+    step = uniforms.to(cdf).clamp(max=below_one)[:, None] * cdf[:, -1:]
+    return torch.searchsorted(cdf, step, right=True).clamp(max=cdf.shape[1] - 1)
 
 
 def _nucleus(probabilities: "torch.Tensor", top_p: float) -> "torch.Tensor":

@@ -10,15 +10,14 @@ from builders.reporting.markup import Markup, fragment, inline_svg, interval_bar
 from builders.reporting.metrics import DEFINITIONS, comparison_key
 from schemas.params import Params
 
-TITLE = "Pairwright report"
-HEAD = Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
 LONGEST = 2_000
 """Code points of a text that the page shows."""
 
 CAPTIONS = {
     "accuracy_by_iteration": "Greedy accuracy with its 95 % interval, and the majority of the k sampled completions.",
-    "logprobs": "Mean summed log-prob of the chosen and the rejected completions during training. Plain DPO may let "
-    "the chosen one fall; the NLL term keeps it up (Iterative RPO, figures 2 to 4).",
+    "logprobs": "Mean summed log-prob of the chosen and the rejected completions during training: of a step's "
+    "batch (preference; the last point: at most 128 evenly spaced training pairs) or of the watched pairs (sft). Plain "
+    "DPO may let the chosen one fall; the NLL term keeps it up (Iterative RPO, figures 2 to 4).",
     "validation": "Greedy accuracy on the validation problems during training; the best checkpoint is kept.",
 }
 
