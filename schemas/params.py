@@ -120,7 +120,7 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
         params = Params.model_validate(raw)
     except ValidationError as error:
         raise ValueError("\n".join(f"{name}: {_explain(e)}" for e in error.errors())) from None
-    mistakes = [*_dangling(params), *_ambiguous(params), *_report_mistakes(params)]
+    mistakes = [*_dangling(params), *_ambiguous(params), *_precisions(params), *_report_mistakes(params)]
     if mistakes:
         raise ValueError("\n".join(f"{name}: {mistake}" for mistake in mistakes))
     return params
@@ -205,6 +205,17 @@ def _ambiguous(params: Params) -> Iterator[str]:
             other = seen.setdefault((table, name), section)
             if other != section:
                 yield f"{section}.{name}: table '{table}' already has a run '{name}' from '{other}'; rename one"
+
+
+def _precisions(params: Params) -> Iterator[str]:
+    """The loss starts at log 2 only where policy and reference are computed alike."""
+    for name, run in params.preference.items():
+        reference = params.reference.get(run.reference)
+        if reference is not None and reference.precision != run.precision:
+            yield (
+                f"preference.{name}.precision: '{run.precision}', but reference.{run.reference}.precision is"
+                f" '{reference.precision}'; set both to the same"
+            )
 
 
 def _report_mistakes(params: Params) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from builders.engines import Finished, Request, load_engine
-from builders.engines.hf import HfEngine, _draw, _Encoded, _nucleus
+from builders.engines.hf import HfEngine, _draw, _Encoded, _invert, _nucleus
 from builders.engines.scripted import ScriptedEngine
 from builders.generation import Setting, answer, requests, sample_rows
 from builders.model_files import write_record
@@ -97,10 +97,31 @@ def test_rounds_do_not_change_a_completion(engine: HfEngine, monkeypatch: pytest
     assert texts(engine, asked, EXPLORE) == whole
 
 
-def test_a_models_own_generation_settings_are_not_used(engine: HfEngine) -> None:
-    engine.model.generation_config.top_k = 1
-    engine.model.generation_config.repetition_penalty = 9.0
-    assert len(set(texts(engine, [ask(f"k{i}") for i in range(6)], EXPLORE).values())) > 1
+@pytest.mark.parametrize("sampling", [GREEDY, EXPLORE])
+def test_a_models_own_generation_settings_are_not_used(engine: HfEngine, model_dir: Path, sampling: Sampling) -> None:
+    asked = [ask(f"k{i}") for i in range(6)]
+    its_own = HfEngine.load(model_dir)
+    its_own.model.generation_config.top_k = 1
+    its_own.model.generation_config.repetition_penalty = 9.0
+    assert texts(its_own, asked, sampling) == texts(engine, asked, sampling)
+
+
+def test_a_prompt_that_leaves_no_room_is_named_with_the_limit(engine: HfEngine) -> None:
+    asked = [ask("short"), ask("long", "Anna " * 100)]
+    length = len(engine.tokenizer.encode("Anna " * 100))
+    fits = Sampling(temperature=0.0, max_new_tokens=128 - length)
+    assert texts(engine, asked, fits).keys() == {"short", "long"}
+    too_long = fits.model_copy(update={"max_new_tokens": fits.max_new_tokens + 1})
+    message = f"request long: its prompt has {length} tokens, .* the model's 128 positions; lower max_new_tokens"
+    with pytest.raises(ValueError, match=message):
+        texts(engine, asked, too_long)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_number_draws_no_impossible_token(dtype: torch.dtype) -> None:
+    cdf = torch.tensor([[0.25, 0.5, 1.0, 1.0], [0.2, 0.3, 0.9, 0.9]], dtype=dtype)
+    largest = torch.full((2,), 1 - 2.0**-53, dtype=torch.float64)
+    assert _invert(cdf, largest).tolist() == [[2], [2]]
 
 
 def test_chat_and_prefill_reach_the_model(engine: HfEngine) -> None:

@@ -15,6 +15,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 OPTIMIZER = {"lr": 0.1, "batch_size": 2, "steps": 3}
 VALIDATION = {"prompts": "train", "problems": "train", "sampling": "explore"}
 SFT = {"model": "base", "demos": "gold", "watch": "none", "optimizer": OPTIMIZER, "validation": VALIDATION}
+DPO = {"model": "base", "pairs": "irpo_0", "reference": "irpo_0", "loss": "dpo", "optimizer": OPTIMIZER,
+       "validation": VALIDATION}  # fmt: skip
 DELETE = object()
 
 
@@ -92,6 +94,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"prompts": {}, "samples": {}, "predictions": {}, "rewards": {}, "demos_correct": {}, "pairs_outcome": {},
          "reference": {}, "sft": {}},
         "demos_gold.gold.prompts: no entry 'train' under 'prompts' (have none)",
+    ),
+    "another precision than the reference's": (
+        {"preference.dpo": DPO | {"precision": "bf16"}},
+        "preference.dpo.precision: 'bf16', but reference.irpo_0.precision is 'fp32'; set both to the same",
     ),
     "ambiguous run": (
         {"demos_correct.gold": {"samples": "irpo_0", "rewards": "irpo_0"}},

@@ -1,5 +1,6 @@
 """From ids to token arrays: what resolves, what is scored, and what is refused."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,6 +160,25 @@ def test_lost_rows_are_errors_that_name_the_run_and_the_remedy(store, damage, me
     damage(store.root)
     with pytest.raises(ValueError, match=message):
         store.pairs()
+
+
+def test_what_exceeds_the_models_positions_is_named_with_the_limit(store):
+    path = store.root / "data/models/tiny/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 12}))
+    with pytest.raises(ValueError, match=r"pair \(.*the limit is 12; set pairs_outcome.sums.max_tokens .* no more pos"):
+        store.pairs()
+    with pytest.raises(ValueError, match=r"demo \(.*the limit is 12; leave the demo out of demos_correct.good"):
+        store.demos()
+
+
+def test_a_chat_ends_as_its_template_does_where_the_model_stops_there(store):
+    world.write(store.root, "train", [world.ask(i).model_copy(update={"rendering": "chat"}) for i in range(6)])
+    store.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} Question{% endfor %}"
+    path = store.root / "data/models/tiny/generation_config.json"
+    ends = json.loads(path.read_text())["eos_token_id"], store.tokenizer.encode(" Question")[0]
+    for ids, ending in (([ends[0]], ends[0]), (list(ends), ends[1])):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": ids}))
+        assert {pair.chosen.completion[-1] for pair in store.pairs()} == {ending}
 
 
 def test_what_is_too_long_is_named_with_the_limit_and_the_remedy(store):
