@@ -65,9 +65,10 @@ def test_the_order_depends_on_the_seed_alone():
 def holder(held: dict[str, torch.nn.Parameter]) -> torch.nn.Module:
     """A model of these parameters, the first that of an embedding whose name does not say so."""
     module = torch.nn.Module()
-    for i, (name, p) in enumerate(held.items()):
-        module.add_module(name.replace(".", "_"), child := torch.nn.Embedding(*p.shape) if not i else torch.nn.Module())
+    for name, p in held.items():
+        child = torch.nn.Module() if len(module._modules) else torch.nn.Embedding(1, 1)
         child.register_parameter("weight", p)
+        module.add_module(name.replace(".", "_"), child)
     return module
 
 

@@ -109,6 +109,20 @@ def test_the_window_and_the_caps_matter_in_these_tests():
         assert float(difference.abs().max()) > 0.01
 
 
+def test_the_fused_kernel_is_asked_for_a_mask_or_grouped_heads_but_not_both(monkeypatch):
+    """With both, torch falls back to a kernel that holds all scores."""
+    kernel, asked = packing.scaled_dot_product_attention, set()
+
+    def watched(q, k, v, *, attn_mask, enable_gqa, **settings):
+        asked.add((attn_mask is not None, enable_gqa))
+        return kernel(q, k, v, attn_mask=attn_mask, enable_gqa=enable_gqa, **settings)
+
+    monkeypatch.setattr(packing, "scaled_dot_product_attention", watched)
+    sequences = tokens(1, *LENGTHS)
+    policy_of(tiny("mistral", sliding_window=16), sequences).logprobs(sequences)
+    assert asked == {(True, False), (False, True)}
+
+
 def test_neighbours_do_not_leak():
     model, (first, *rest) = tiny("llama"), tokens(1, *LENGTHS)
     policy = policy_of(model, [first, *rest])

@@ -19,7 +19,7 @@ import train.sft
 from stores.stage import execute
 from tests import training_world as world
 from tests.conftest import REPOSITORY
-from train.session import Session
+from train.session import _SOURCES, Session
 
 BY_GENERATION = {"prompts": "held_out", "problems": "held_out", "sampling": "greedy", "every": 3}
 RUNS = {
@@ -125,6 +125,13 @@ def test_only_the_same_run_finds_a_checkpoint(workspace, crash_at, monkeypatch, 
     crash_at(4 if resumes else 0)  # the first step that is taken
     with pytest.raises(CrashError):
         execute(section, key, train.preference.run, workspace)
+
+
+def test_code_that_validates_decides_a_run_too():
+    covered = {path.relative_to(REPOSITORY).as_posix() for p in _SOURCES for path in REPOSITORY.glob(p)}
+    assert covered >= {
+        "train/losses.py", "builders/rendering.py", "builders/engines/hf.py", "builders/checkers/number.py"
+    }  # fmt: skip
 
 
 def test_a_damaged_checkpoint_is_named_with_the_remedy(workspace, crash_at):

@@ -149,7 +149,7 @@ def test_watching_under_adapter_dropout_changes_no_weight(workspace):
         run(workspace, "sft.warm")
         saved.append(weights(workspace, "warm"))
         watched.append(rows(workspace, "training", "warm"))
-    assert_same_weights(*saved, 0)
+    assert_same_weights(saved[0], saved[1], 0)
     expected = np.mean([independent_logprob(workspace, i, 0, "warm") for i in range(10)])
     assert watched[1][-1]["chosen_logprob"] == pytest.approx(expected, abs=1e-4), "measured without dropout"
 
