@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,21 +23,9 @@ from stores.run_log import RunLog
 from stores.stage import Stage
 from tests import training_world as world
 from tests.conftest import REPOSITORY
-from tests.training_world import BY_GENERATION, assert_same_weights, rows, run, weights
+from tests.training_world import BY_GENERATION, assert_same_weights, independent_logprob, rows, run, weights
 from train.data import load_pairs
 from train.policy import Policy
-
-
-def independent_logprob(root: Path, i: int, index: int, key: str = "tiny") -> float:
-    """Summed log-prob of a completion of sum `i`, from whole float64 logits of the unmodified model."""
-    directory, asked = root / "data/models" / key, world.ask(i)
-    model, tokenizer = load_model(directory).double(), load_tokenizer(directory)
-    rendered = render(tokenizer, [m.model_dump() for m in asked.messages], "", "text")
-    prompt, completion = rendered.ids, completion_ids(tokenizer, rendered, world.completion(i, index), 1)
-    with torch.no_grad():
-        logits = model(torch.tensor([prompt + completion])).logits[0].numpy()
-    logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    return float(sum(logprobs[len(prompt) + t - 1, token] for t, token in enumerate(completion)))
 
 
 def test_reference_rows_are_the_models_summed_logprobs(workspace):
@@ -129,31 +116,6 @@ def test_micro_batches_change_no_result(workspace, section):
     assert [row["n_sequences"] for row in found[0][0]] == ([4, 4, 4, 3] if section == "sft" else [8, 8, 8, 6, 0])
 
 
-def test_the_last_row_measures_the_saved_policy_on_some_training_pairs(workspace, monkeypatch):
-    world.build(workspace)
-    monkeypatch.setattr(train.preference, "_WATCHED", 3)
-    run(workspace, "reference.sums", "preference.dpo")
-    last = rows(workspace, "training", "dpo")[-1]
-    assert (last["step"], last["n_sequences"], last["loss"]) == (6, 0, None)
-    for index, column in enumerate(("chosen_logprob", "rejected_logprob")):
-        each = [independent_logprob(workspace, i, index, "dpo") for i in evenly_spaced(3)]
-        assert last[column] == pytest.approx(np.mean(each), abs=1e-4)
-
-
-def test_watching_under_adapter_dropout_changes_no_weight(workspace):
-    changes = {"sft.warm.lora": {"rank": 4, "dropout": 0.5}, "sft.warm.log_every": 1}
-    world.build(workspace, changes=changes)
-    saved, watched = [], []
-    for watch in ("none", "sums"):
-        world.set_params(workspace, changes | {"sft.warm.watch": watch})
-        run(workspace, "sft.warm")
-        saved.append(weights(workspace, "warm"))
-        watched.append(rows(workspace, "training", "warm"))
-    assert_same_weights(saved[0], saved[1], 0)
-    expected = np.mean([independent_logprob(workspace, i, 0, "warm") for i in range(10)])
-    assert watched[1][-1]["chosen_logprob"] == pytest.approx(expected, abs=1e-4), "measured without dropout"
-
-
 def test_a_base_whose_generation_settings_transformers_would_not_save_is_trained_all_the_same(workspace):
     world.build(workspace)
     path = workspace / "data/models/tiny/generation_config.json"
@@ -203,28 +165,6 @@ def test_a_saved_model_is_plain_and_says_where_it_came_from(workspace):
     assert record["files"]["model.safetensors"] != base["files"]["model.safetensors"]
     greedy = Sampling(temperature=0, max_new_tokens=3)
     assert next(load_engine("hf", workspace / "data/models/dpo").stream(world.requests(1), greedy, 4))
-
-
-def test_sft_lowers_the_loss_and_watches_pairs(workspace):
-    world.build(workspace, changes={"sft.warm.watch": "sums", "sft.warm.watch_limit": 3, "sft.warm.log_every": 4})
-    run(workspace, "sft.warm")
-    table = rows(workspace, "training", "warm")
-    assert [row["step"] for row in table] == [0, 4, 5, 6]
-    assert table[0]["chosen_logprob"] == pytest.approx(
-        np.mean([independent_logprob(workspace, i, 0) for i in evenly_spaced(3)]), abs=1e-4
-    )
-    assert table[0]["rejected_logprob"] == pytest.approx(
-        np.mean([independent_logprob(workspace, i, 1) for i in evenly_spaced(3)]), abs=1e-4
-    )
-    assert table[2]["loss"] < table[0]["loss"]
-    assert table[3]["chosen_logprob"] > table[0]["chosen_logprob"]
-    assert (table[3]["loss"], table[3]["lr"]) == (None, None)  # only watched: no batch follows the last update
-
-
-def evenly_spaced(limit: int) -> list[int]:
-    """Sums whose pairs a limit takes: pairs are in the order of prompt ids."""
-    order = sorted(range(10), key=lambda i: world.ask(i).prompt_id)
-    return [order[i] for i in np.linspace(0, 9, limit).round().astype(int)]
 
 
 @pytest.mark.parametrize("reduction", ["sequence", "token"])

@@ -4,6 +4,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -12,8 +13,9 @@ import train.preference
 import train.reference
 import train.sft
 from builders.engines import Request
-from builders.model_files import write_record
+from builders.model_files import load_model, load_tokenizer, write_record
 from builders.models import initialise
+from builders.rendering import completion_ids, render
 from schemas import TABLES, Answer, Chat, Demo, Pair, Problem, Prompt, Row, Sample
 from schemas.ids import problem_id, prompt_id, sample_id, text_hash
 from schemas.params import load_params
@@ -199,3 +201,21 @@ def weights(root: Path, key: str) -> dict[str, torch.Tensor]:
 def assert_same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float) -> None:
     for name, tensor in a.items():
         torch.testing.assert_close(tensor, b[name], rtol=0, atol=atol)
+
+
+def independent_logprob(root: Path, i: int, index: int, key: str = "tiny") -> float:
+    """Summed log-prob of a completion of sum `i`, from whole float64 logits of the unmodified model."""
+    directory, asked = root / "data/models" / key, ask(i)
+    model, tokenizer = load_model(directory).double(), load_tokenizer(directory)
+    rendered = render(tokenizer, [m.model_dump() for m in asked.messages], "", "text")
+    prompt, scored = rendered.ids, completion_ids(tokenizer, rendered, completion(i, index), 1)
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + scored])).logits[0].numpy()
+    logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return float(sum(logprobs[len(prompt) + t - 1, token] for t, token in enumerate(scored)))
+
+
+def evenly_spaced(limit: int) -> list[int]:
+    """Sums whose pairs a limit takes: pairs are in the order of prompt ids."""
+    order = sorted(range(10), key=lambda i: ask(i).prompt_id)
+    return [order[i] for i in np.linspace(0, 9, limit).round().astype(int)]
