@@ -99,3 +99,15 @@ def test_no_dependency_is_named_twice(stage):
 def test_every_run_tracks_its_row_of_params():
     for stage in STAGES:
         assert f"{stage}.${{key}}" in body(stage)["params"]
+
+
+def test_an_experiment_changes_one_line_of_params(tmp_path: Path) -> None:
+    """`dvc exp run -S` rewrites the file in DVC's own style, so the shipped one is written in it."""
+    from dvc.utils.serialize import modify_yaml
+
+    shipped, copy = (REPOSITORY / "params.yaml").read_text().splitlines(), tmp_path / "params.yaml"
+    copy.write_text("\n".join(shipped) + "\n")
+    with modify_yaml(copy) as params:
+        params["preference"]["m1"]["beta"] = 0.3
+    changed = [(old, new) for old, new in zip(shipped, copy.read_text().splitlines(), strict=True) if old != new]
+    assert changed == [("    beta: 0.1", "    beta: 0.3")]
