@@ -225,7 +225,14 @@ def _over_long_pairs(sides: _Sides, prompts: _Prompts, config: OutcomePairsRun) 
     return _rejects(problem_id, prompt_id, None, "over_long", ranks)
 
 
-def _rejects(problem_id, prompt_id, sample_id, reason, detail) -> pa.Table:
+def _rejects(
+    problem_id: pa.ChunkedArray,
+    prompt_id: pa.ChunkedArray,
+    sample_id: pa.ChunkedArray | None,
+    reason: str | pa.Array,
+    detail: str | pa.Array,
+) -> pa.Table:
+    """One reject per prompt id; a string stands for the same value in every row."""
     schema, count = arrow_schema(Reject), len(prompt_id)
     columns = []
     for field, value in zip(schema, (problem_id, prompt_id, sample_id, reason, detail), strict=True):
