@@ -10,7 +10,7 @@ from functools import cache
 import pyarrow as pa
 
 from builders.engines import Engine, load_engine
-from builders.generation import Setting, answer, requests, sample_rows
+from builders.generation import Prompts, Setting, answer, prompts_of, sample_rows
 from builders.model_files import fingerprint
 from builders.predictions import predict
 from builders.rewards import judge
@@ -37,30 +37,31 @@ def settings(stage: Stage) -> list[tuple[Setting, int]]:
     return found
 
 
-def merged_rows(ledger: Ledger, wanted: list[tuple[Setting, int]], prompts: pa.Table) -> Iterator[pa.Table]:
-    """The samples of all settings in the order of `sample_id`."""
-    for parts in zip(*(sample_rows(ledger, setting, prompts, n) for setting, n in wanted), strict=True):
+def merged_rows(
+    stage: Stage, ledger: Ledger, wanted: list[tuple[Setting, int]], prompts: Prompts
+) -> Iterator[pa.Table]:
+    """The samples of all settings in the order of `sample_id`; what got no answer is among them, as an empty one."""
+    rows = (sample_rows(ledger, setting, prompts(), n, stage.reject, keep_unanswered=True) for setting, n in wanted)
+    for parts in zip(*rows, strict=True):
         yield pa.concat_tables(parts).sort_by("sample_id")
 
 
 def run(stage: Stage) -> None:
     """Writes the samples, predictions and rewards of one evaluated model."""
     config = stage.config
-    prompts = stage.read("prompts", config.prompts)
-    if not len(prompts):
-        raise ValueError(f"prompts run '{config.prompts}' is empty; there is nothing to evaluate on")
-    ledger, wanted = Ledger(), settings(stage)
+    prompts, ledger, wanted = prompts_of(stage, config.prompts), Ledger(), settings(stage)
 
     @cache
     def engine() -> Engine:
         return load_engine(config.engine, stage.dir("models", config.model), config.precision)
 
     for setting, n in wanted:
-        spent = answer(ledger, setting, list(requests(prompts, setting, n)), engine, config.batch_size)
+        spent = answer(ledger, setting, prompts, n, engine, config.batch_size)
         stage.cost.device_s, stage.cost.tokens = stage.cost.device_s + spent.device_s, stage.cost.tokens + spent.tokens
-    samples = pa.concat_tables(merged_rows(ledger, wanted, prompts))
+    samples = pa.concat_tables(merged_rows(stage, ledger, wanted, prompts))
     stage.write(Sample, [samples])
-    predictions = predict(samples, prompts, stage.read("problems", config.problems), config.checker)
+    asked, problems = stage.read("prompts", config.prompts), stage.read("problems", config.problems)
+    predictions = predict(samples, asked, problems, config.checker)
     stage.write(Prediction, [predictions])
     stage.write(Reward, [judge(predictions, stage.read("answers", config.problems))])
 

@@ -3,19 +3,28 @@ generate.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import compress, islice
+from typing import NamedTuple, cast
 
+import numpy as np
 import pyarrow as pa
 
-from builders.engines import Engine, Request
-from schemas import Chat, Sample, arrow_schema
+from builders.engines import COMPLETED, Engine, Request
+from schemas import Chat, Reject, Sample, arrow_schema
 from schemas.ids import digest, sample_id, text_hash
+from schemas.rejects import Reason
 from schemas.sections import Sampling
-from stores.ledger import Ledger
+from stores.ledger import Completion, Ledger
 from stores.progress import progress
+from stores.stage import Stage
 
 PROMPTS_AT_ONCE = 1_000
+_PROMPT_COLUMNS = ("prompt_id", "problem_id", "messages", "prefill", "rendering")
+
+Prompts = Callable[[], Iterable[pa.Table]]
+"""Gives the prompts of a run anew, in batches: they are read several times and never held whole."""
 
 
 class Setting(NamedTuple):
@@ -29,13 +38,33 @@ class Setting(NamedTuple):
 
     @property
     def context(self) -> str:
-        """Hash of everything here that determines an answer. Greedy answers depend on no seed and no nucleus."""
+        """Hash of everything here that determines an answer. Greedy answers depend on no seed and no nucleus.
+
+        The engine is left out: all draw from the same distribution, so what one has generated another need not.
+        """
         sampling = self.sampling.model_dump()
+        if not self.sampling.logprobs:
+            sampling.pop("logprobs")  # younger than the ledgers: without it, keys are what they were
         greedy = self.sampling.temperature == 0
         if greedy:
             sampling.pop("top_p")
         seed = None if greedy else self.seed
         return digest([self.model_fingerprint, sampling, seed, self.precision])
+
+
+def prompts_of(stage: Stage, run: str) -> Prompts:
+    """The prompts of a run.
+
+    Raises ValueError if it has none.
+    """
+    if not stage.rows("prompts", run):
+        raise ValueError(f"prompts run '{run}' is empty; there is nothing to ask")
+    return partial(_chunks, stage, run)
+
+
+def _chunks(stage: Stage, run: str) -> Iterator[pa.Table]:
+    for batch in stage.scan("prompts", run, _PROMPT_COLUMNS):
+        yield from (batch.slice(start, PROMPTS_AT_ONCE) for start in range(0, len(batch), PROMPTS_AT_ONCE))
 
 
 def requests(prompts: pa.Table, setting: Setting, n: int) -> Iterator[Request]:
@@ -50,28 +79,29 @@ def requests(prompts: pa.Table, setting: Setting, n: int) -> Iterator[Request]:
 class Spent(NamedTuple):
     """What one call of `answer` generated; nothing where the ledger had it all."""
 
-    device_s: float
-    tokens: int
+    device_s: float = 0.0
+    tokens: int = 0
 
 
 def answer(
-    ledger: Ledger, setting: Setting, wanted: Sequence[Request], engine: Callable[[], Engine], batch_size: int
+    ledger: Ledger, setting: Setting, prompts: Prompts, n: int, engine: Callable[[], Engine], batch_size: int
 ) -> Spent:
-    """Generates the wanted requests that the ledger lacks, committing every batch as it finishes.
+    """Generates what the ledger lacks of `n` completions per prompt, committing every batch as it finishes.
 
     The engine is loaded only if something is missing. Another process that wants the same context waits here. Returns
     the device seconds and tokens of the batches that this call committed.
     """
     with ledger.exclusive(setting.context):
-        by_key = {request.key: request for request in wanted}
-        missing = ledger.missing(list(by_key))
-        if not missing:
-            return Spent(0.0, 0)
+        missing = [_missing(ledger, setting, chunk, n) for chunk in prompts()]
+        left, total = sum(int(mask.sum()) for mask in missing), sum(map(len, missing))
+        if not left:
+            return Spent()
         running = engine()
         began, tokens = running.device_s, 0
-        with progress(f"sampling {setting.model}", len(by_key), "completions", len(by_key) - len(missing)) as bar:
+        wanted = _wanted(prompts, setting, n, missing)
+        with progress(f"sampling {setting.model}", total, "completions", total - left) as bar:
             wall, busy = time.perf_counter(), running.device_s
-            for batch in running.stream([by_key[key] for key in missing], setting.sampling, batch_size):
+            for batch in running.stream(wanted, setting.sampling, batch_size):
                 entries = [(request.key, completion) for request, completion in batch]
                 now = time.perf_counter()
                 ledger.append(setting.context, setting.model, entries, now - wall, running.device_s - busy)
@@ -81,21 +111,75 @@ def answer(
         return Spent(running.device_s - began, tokens)
 
 
-def sample_rows(
-    ledger: Ledger, setting: Setting, prompts: pa.Table, n: int, token_ids: bool = False
-) -> Iterator[pa.Table]:
-    """The samples of a run, read from the ledger in the order of `sample_id`."""
-    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-        yield _sample_rows(ledger, setting, prompts.slice(start, PROMPTS_AT_ONCE), n, token_ids)
-
-
-def _sample_rows(ledger: Ledger, setting: Setting, prompts: pa.Table, n: int, token_ids: bool) -> pa.Table:
+def _missing(ledger: Ledger, setting: Setting, prompts: pa.Table, n: int) -> np.ndarray:
+    """Which requests of some prompts the ledger lacks: one bool for each, in their order."""
     keys = [request.key for request in requests(prompts, setting, n)]
-    answers = ledger.get(keys)
-    completions = [answers[key] for key in keys]
+    lacking = set(ledger.missing(keys))
+    return np.array([key in lacking for key in keys], dtype=bool)
+
+
+def _wanted(prompts: Prompts, setting: Setting, n: int, missing: list[np.ndarray]) -> Iterator[Request]:
+    """The missing requests, made when they are asked for; of prompts that ask the same thing only the first asks."""
+    asked: set[str] = set()
+    for chunk, mask in zip(prompts(), missing, strict=True):
+        for prompt, lacking in zip(_by_prompt(chunk, setting, n), mask.reshape(-1, n).tolist(), strict=True):
+            first, *_ = prompt
+            if any(lacking) and first.key not in asked:
+                asked.add(first.key)
+                yield from compress(prompt, lacking)
+
+
+def _by_prompt(prompts: pa.Table, setting: Setting, n: int) -> Iterator[tuple[Request, ...]]:
+    every = requests(prompts, setting, n)
+    return iter(lambda: tuple(islice(every, n)), ())
+
+
+def sample_rows(
+    ledger: Ledger,
+    setting: Setting,
+    prompts: Iterable[pa.Table],
+    n: int,
+    reject: Callable[[list[Reject]], None],
+    token_ids: bool = False,
+    keep_unanswered: bool = False,
+) -> Iterator[pa.Table]:
+    """The samples of a run, read from the ledger in the order of `sample_id`, a table for each table of prompts.
+
+    A request without a completion (an over-long prompt, a refusal) is a reject, one for all that a prompt has of a
+    kind. `keep_unanswered` makes it an empty, cut-off sample too: an evaluation counts what a model could not answer.
+    """
+    for chunk in prompts:
+        keys = [request.key for request in requests(chunk, setting, n)]
+        found = ledger.get(keys)
+        completions = [found[key] for key in keys]
+        reject(_rejects(chunk, completions, n))
+        if keep_unanswered:
+            completions = [c if c.finish_reason in COMPLETED else _unanswered(c) for c in completions]
+        rows = _sample_rows(setting, chunk, completions, n, token_ids)
+        yield rows.filter(pa.array([c.finish_reason in COMPLETED for c in completions], pa.bool_()))
+
+
+def _rejects(prompts: pa.Table, completions: list[Completion], n: int) -> list[Reject]:
+    ids = zip(prompts["problem_id"].to_pylist(), prompts["prompt_id"].to_pylist(), strict=True)
+    dropped = {
+        Reject(problem_id=problem, prompt_id=prompt, reason=cast(Reason, c.finish_reason), detail=c.text): None
+        for row, (problem, prompt) in enumerate(ids)
+        for c in completions[row * n : (row + 1) * n]
+        if c.finish_reason not in COMPLETED
+    }
+    return list(dropped)
+
+
+def _unanswered(completion: Completion) -> Completion:
+    return completion._replace(text="", finish_reason="length", n_tokens=0, token_ids=None, logprobs=None)
+
+
+def _sample_rows(
+    setting: Setting, prompts: pa.Table, completions: list[Completion], n: int, token_ids: bool
+) -> pa.Table:
     prompt_ids = [p for p in prompts["prompt_id"].to_pylist() for _ in range(n)]
     indices = [index for _ in range(len(prompts)) for index in range(n)]
-    greedy, count = setting.sampling.temperature == 0, len(keys)
+    greedy, count = setting.sampling.temperature == 0, len(completions)
     columns = {
         "sample_id": [sample_id(p, setting.context, i) for p, i in zip(prompt_ids, indices, strict=True)],
         "prompt_id": prompt_ids,
@@ -113,5 +197,6 @@ def _sample_rows(ledger: Ledger, setting: Setting, prompts: pa.Table, n: int, to
         "n_prompt_tokens": [c.n_prompt_tokens for c in completions],
         "token_ids": [c.token_ids if token_ids else None for c in completions],
         "finish_reason": [c.finish_reason for c in completions],
+        "logprobs": [c.logprobs for c in completions],
     }
     return pa.table(columns, schema=arrow_schema(Sample))

@@ -7,7 +7,7 @@ committed batch ended, and a larger n generates only what is new.
 from functools import partial
 
 from builders.engines import load_engine
-from builders.generation import Setting, answer, requests, sample_rows
+from builders.generation import Setting, answer, prompts_of, sample_rows
 from builders.model_files import fingerprint
 from schemas import Sample
 from stores.ledger import Ledger
@@ -23,15 +23,10 @@ def run(stage: Stage) -> None:
     model = stage.dir("models", config.model)
     sampling = stage.params.sampling[config.sampling]
     setting = Setting(config.model, fingerprint(model), sampling, stage.params.seed, config.precision)
-    prompts = stage.read("prompts", config.prompts)
-    if not len(prompts):
-        raise ValueError(f"prompts run '{config.prompts}' is empty; there is nothing to sample")
-    ledger = Ledger()
-    wanted = list(requests(prompts, setting, config.n))
+    prompts, ledger = prompts_of(stage, config.prompts), Ledger()
     load = partial(load_engine, config.engine, model, config.precision)
-    spent = answer(ledger, setting, wanted, load, config.batch_size)
-    stage.cost.device_s, stage.cost.tokens = spent
-    stage.write(Sample, sample_rows(ledger, setting, prompts, config.n, config.token_ids))
+    stage.cost.device_s, stage.cost.tokens = answer(ledger, setting, prompts, config.n, load, config.batch_size)
+    stage.write(Sample, sample_rows(ledger, setting, prompts(), config.n, stage.reject, config.token_ids))
 
 
 if __name__ == "__main__":

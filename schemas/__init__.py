@@ -1,7 +1,7 @@
 """Row classes of every table, and the typed `params.yaml`. Imports nothing heavy."""
 
 from schemas.answers import Answer
-from schemas.base import SCHEMA_VERSION, Chat, Row, arrow_schema, column_checks
+from schemas.base import Chat, Row, arrow_schema, column_checks
 from schemas.demos import Demo
 from schemas.pairs import Pair
 from schemas.predictions import Prediction
@@ -34,7 +34,7 @@ TABLES: dict[str, type[Row]] = {
 """Table name -> row class. `rejects` is partitioned by stage too."""
 
 __all__ = [
-    "SCHEMA_VERSION", "TABLES", "Answer", "Chat", "Demo", "Pair", "Prediction", "Problem", "Prompt",
+    "TABLES", "Answer", "Chat", "Demo", "Pair", "Prediction", "Problem", "Prompt",
     "ReferenceLogprob", "Reject", "Reward", "Row", "Sample", "Solution", "TrainingStep", "arrow_schema",
     "column_checks",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ Evolution rules, so that old versions stay readable:
 
 * a new column is appended at the end and is nullable;
 * no column changes its type or its meaning, and none is renamed: add a new one and stop filling the old one;
-* a change of any table's columns raises `SCHEMA_VERSION` (stored in every file) and is written down in `CHANGELOG.md`;
+* a change of a table's columns raises its `version` (stored in every file) and is written down in `CHANGELOG.md`;
 * a reader fills columns that an older file lacks with nulls, and refuses columns that it does not know.
 """
 
@@ -15,8 +15,6 @@ import annotated_types as at
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
-
-SCHEMA_VERSION = "1"
 
 Int8 = Annotated[int, pa.int8()]
 Int32 = Annotated[int, pa.int32()]
@@ -33,6 +31,8 @@ class Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     table: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    """Of the columns; a file says which one it was written with."""
     key: ClassVar[tuple[str, ...]] = ()
     """The columns that every file is sorted by."""
     unique: ClassVar[bool] = True
@@ -57,7 +57,7 @@ class Chat(BaseModel):
 def arrow_schema(row: type[Row]) -> pa.Schema:
     """The Arrow schema of a table: one field per column, `not null` unless the annotation allows None."""
     fields = [_field(name, info) for name, info in row.model_fields.items()]
-    return pa.schema(fields, metadata={"pairwright.schema_version": SCHEMA_VERSION, "pairwright.table": row.table})
+    return pa.schema(fields, metadata={"pairwright.schema_version": str(row.version), "pairwright.table": row.table})
 
 
 def _field(name: str, info: FieldInfo) -> pa.Field:

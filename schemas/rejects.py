@@ -20,6 +20,7 @@ Reason = Literal[
     "wrong",  # a wrong sample, where correct ones are wanted
     "capped",  # above the limit per problem or per run
     "no_solution",  # the problem has no human solution
+    "refused",  # the server will not answer this request, however often it is asked
 ]
 
 

@@ -15,6 +15,7 @@ class Sample(Row):
     """One row per completion. Gold solutions and imported completions are samples too."""
 
     table: ClassVar = "samples"
+    version: ClassVar = 2
     key: ClassVar = ("sample_id",)
     references: ClassVar = {"prompt_id": "prompts", "problem_id": "problems"}
     dictionary: ClassVar = ("model", "model_fingerprint", "finish_reason", "temperature", "top_p", "seed")
@@ -42,3 +43,6 @@ class Sample(Row):
         description="tokens as generated, where the engine gives them"
     )
     finish_reason: Literal["stop", "length"] = Field(description="ended by itself, or cut at the token limit")
+    logprobs: Annotated[list[float] | None, pa.list_(pa.field("element", pa.float32()))] = Field(
+        default=None, description="log-prob of each generated token under the sampling model, where it was asked for"
+    )

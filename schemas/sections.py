@@ -10,6 +10,7 @@ from schemas.slots import (
     NO_FILE,
     NONE,
     Checker,
+    EngineName,
     ModelName,
     ModelOrNone,
     Natural,
@@ -34,6 +35,7 @@ class Sampling(Section):
     top_p: Annotated[float, at.Gt(0), at.Le(1)] = 1.0
     max_new_tokens: Positive
     stop: list[str] = Field(default=[], description="strings that end a completion; they are cut off")
+    logprobs: bool = Field(default=False, description="keep the log-prob of every generated token")
 
 
 class ModelRun(Section):
@@ -99,7 +101,7 @@ class SamplesRun(Section):
 
     prompts: PromptsName
     model: ModelName
-    engine: Literal["hf", "scripted"]
+    engine: EngineName
     sampling: SamplingName
     n: Annotated[int, at.Ge(1), at.Le(MAX_INDEX)]
     batch_size: Positive = Field(default=256, description="requests of one committed batch; hf: rows of one forward")
@@ -166,7 +168,7 @@ class EvaluateRun(Section):
     model: ModelName
     prompts: PromptsName
     problems: ProblemsName
-    engine: Literal["hf", "scripted"]
+    engine: EngineName
     greedy: SamplingName
     explore: SamplingName
     k: Natural = Field(description="sampled completions per prompt, for maj@k and pass@k; 0: greedy only")

@@ -47,7 +47,9 @@ ReferenceName = Annotated[str, Slot("reference_logprobs")]
 ModelName = Annotated[str, Slot("models")]
 ModelOrNone = Annotated[str, Slot("models", required=False)]
 SamplingName = Annotated[str, Entry("sampling")]
-Checker = Literal["auto", "number", "latex"]
+Checker = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*@[\w.+-]+)$")]
+"""`auto`, a checker of `builders.checkers`, or a user's own as `package.module:Class@version`."""
+EngineName = Literal["hf", "vllm", "openai", "ray", "scripted"]
 
 
 class Section(BaseModel):

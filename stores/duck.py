@@ -19,6 +19,7 @@ from stores.parquet import open_part, part_files
 BATCH_ROWS = 65_536
 _SQL_TYPES = {
     pa.string(): "varchar", pa.bool_(): "boolean", pa.int8(): "tinyint", pa.int32(): "integer", pa.int64(): "bigint",
+    pa.float32(): "float",
     pa.float64(): "double",
 }  # fmt: skip
 

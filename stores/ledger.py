@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -27,20 +27,35 @@ create table if not exists batches (
 );
 create table if not exists completions (
   key text primary key, batch integer not null references batches, text text not null, finish_reason text not null,
-  n_tokens integer, n_prompt_tokens integer, token_ids blob
+  n_tokens integer, n_prompt_tokens integer, token_ids blob, logprobs blob, price_usd real,
+  n_attempts integer not null default 1, served_by text
 ) without rowid;
 """
+_ADDED = {"logprobs": "blob", "price_usd": "real", "n_attempts": "integer not null default 1", "served_by": "text"}
+"""Columns that the first ledgers lack."""
+_COLUMNS = "text, finish_reason, n_tokens, n_prompt_tokens, token_ids, logprobs, price_usd, n_attempts, served_by"
 _LOOKUP = 500
 
 
 class Completion(NamedTuple):
-    """What an engine answers to one request. `token_ids` are those generated, an ending token included."""
+    """What an engine answers to one request. `token_ids` are those generated, an ending token included.
+
+    `finish_reason` is `stop` or `length`; or the reason why there is no completion and never will be one: `over_long`
+    (the prompt leaves no room for an answer), `refused` (the server will not answer). Then `text` says more. Both are
+    committed too, so that they are found out once. `price_usd` and `n_attempts` are of hosted models: what this answer
+    cost, and how often it was asked for, failed attempts included.
+    """
 
     text: str
     finish_reason: str
     n_tokens: int
     n_prompt_tokens: int
     token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    price_usd: float | None = None
+    n_attempts: int = 1
+    served_by: str | None = None
+    """Model and version that the server said it used."""
 
 
 class Ledger:
@@ -58,6 +73,12 @@ class Ledger:
             self.db.execute("pragma journal_mode=wal")
             self.db.execute("pragma synchronous=full")
             self.db.executescript(_SCHEMA)
+            self._add_columns()
+
+    def _add_columns(self) -> None:
+        have = {row[1] for row in self.db.execute("pragma table_info(completions)")}
+        for name in _ADDED.keys() - have:
+            self.db.execute(f"alter table completions add column {name} {_ADDED[name]}")
 
     def get(self, keys: Sequence[str]) -> dict[str, Completion]:
         """The completions among `keys` that are there.
@@ -65,10 +86,10 @@ class Ledger:
         Raises OSError, as `missing` does, for a damaged file, naming it.
         """
         found: dict[str, Completion] = {}
-        columns = "key, text, finish_reason, n_tokens, n_prompt_tokens, token_ids"
-        for key, text, reason, n_tokens, n_prompt_tokens, packed in self._select(columns, keys):
-            ids = None if packed is None else tuple(np.frombuffer(packed, dtype="<i4").tolist())
-            found[key] = Completion(text, reason, n_tokens, n_prompt_tokens, ids)
+        for key, *values in self._select(f"key, {_COLUMNS}", keys):
+            text, reason, n_tokens, n_prompt_tokens, ids, logprobs, *paid = values
+            arrays = _unpack(ids, "<i4"), _unpack(logprobs, "<f4")
+            found[key] = Completion(text, reason, n_tokens, n_prompt_tokens, *arrays, *paid)
         return found
 
     def missing(self, keys: Sequence[str]) -> list[str]:
@@ -92,18 +113,16 @@ class Ledger:
         Raises OSError if the disk is full; what was committed before is intact. A key that is already there is an
         error of the program (sqlite3.IntegrityError).
         """
-        rows = [(key, c.text, c.finish_reason, c.n_tokens, c.n_prompt_tokens, _pack(c.token_ids)) for key, c in entries]
-        tokens = sum(row[3] for row in rows)
+        packed = [_row(key, completion) for key, completion in entries]
+        tokens = sum(row[3] for row in packed)
         with _disk_errors(self.root), _transaction(self.db):
             batch = self.db.execute(
                 "insert into batches (context, model, finished_at, wall_s, device_s, n, n_tokens)"
                 " values (?,?,?,?,?,?,?)",
-                (context, model, time.time(), wall_s, device_s, len(rows), tokens),
+                (context, model, time.time(), wall_s, device_s, len(packed), tokens),
             ).lastrowid
             self.db.executemany(
-                f"insert into completions (key, batch, text, finish_reason, n_tokens, n_prompt_tokens, token_ids)"
-                f" values (?,{batch},?,?,?,?,?)",
-                rows,
+                f"insert into completions (key, {_COLUMNS}, batch) values (?,?,?,?,?,?,?,?,?,?,{batch})", packed
             )
 
     @contextlib.contextmanager
@@ -141,8 +160,28 @@ def _only_reads(action: int, *_: object) -> int:
     return sqlite3.SQLITE_OK if action in reads else sqlite3.SQLITE_DENY
 
 
-def _pack(token_ids: tuple[int, ...] | None) -> bytes | None:
-    return None if token_ids is None else np.asarray(token_ids, dtype="<i4").tobytes()
+def _row(key: str, c: Completion) -> tuple:
+    """The values of `key` and `_COLUMNS`."""
+    arrays = _pack(c.token_ids, "<i4"), _pack(c.logprobs, "<f4")
+    return (
+        key,
+        c.text,
+        c.finish_reason,
+        c.n_tokens,
+        c.n_prompt_tokens,
+        *arrays,
+        c.price_usd,
+        c.n_attempts,
+        c.served_by,
+    )
+
+
+def _pack(values: Sequence[float] | None, dtype: str) -> bytes | None:
+    return None if values is None else np.asarray(values, dtype=dtype).tobytes()
+
+
+def _unpack(packed: bytes | None, dtype: str) -> tuple[Any, ...] | None:
+    return None if packed is None else tuple(np.frombuffer(packed, dtype=dtype).tolist())
 
 
 def _lock(file: IO[str], context: str) -> None:

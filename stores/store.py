@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from schemas import SCHEMA_VERSION, TABLES
+from schemas import TABLES
 from schemas.ids import digest
 from schemas.params import Params, load_params, table_runs
 from stores.checks import Violation, check_models, check_tables
@@ -208,7 +208,8 @@ def _near(name: str, known: Sequence[str]) -> str:
 def _cached(query: str, run: str | None, files: Sequence[Path], sources: Sequence[RunSource]) -> Path:
     """Where the Arrow file of a query over these files, joined along `sources`, lies: any change renames it."""
     stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return ledger_dir() / "cache" / f"{digest([SCHEMA_VERSION, query, run, stats, sources], 32)}.arrow"
+    versions = {table: row_class.version for table, row_class in TABLES.items()}
+    return ledger_dir() / "cache" / f"{digest([versions, query, run, stats, sources], 32)}.arrow"
 
 
 def _write_stream(path: Path, result: Result) -> None:

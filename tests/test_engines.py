@@ -1,7 +1,7 @@
 """Engines: requests in, completions out, by key and setting."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from builders.model_files import write_record
 from builders.models import initialise, write_script
 from schemas import Chat
 from schemas.sections import Sampling
-from stores.ledger import Ledger
+from stores.ledger import Completion, Ledger
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -106,15 +106,44 @@ def test_a_models_own_generation_settings_are_not_used(engine: HfEngine, model_d
     assert texts(its_own, asked, sampling) == texts(engine, asked, sampling)
 
 
-def test_a_prompt_that_leaves_no_room_is_named_with_the_limit(engine: HfEngine) -> None:
+def test_a_prompt_that_leaves_no_room_is_answered_by_why(engine: HfEngine) -> None:
     asked = [ask("short"), ask("long", "Anna " * 100)]
     length = len(engine.tokenizer.encode("Anna " * 100))
     fits = Sampling(temperature=0.0, max_new_tokens=128 - length)
-    assert texts(engine, asked, fits).keys() == {"short", "long"}
     too_long = fits.model_copy(update={"max_new_tokens": fits.max_new_tokens + 1})
-    message = f"request long: its prompt has {length} tokens, .* the model's 128 positions; lower max_new_tokens"
-    with pytest.raises(ValueError, match=message):
-        texts(engine, asked, too_long)
+    reasons = {
+        sampling.max_new_tokens: {r.key: c for batch in engine.stream(asked, sampling, 8) for r, c in batch}
+        for sampling in (fits, too_long)
+    }
+    assert reasons[fits.max_new_tokens]["long"].finish_reason == "length"
+    answered = reasons[too_long.max_new_tokens]
+    assert answered["short"].finish_reason == "length"
+    assert answered["long"].finish_reason == "over_long"
+    assert f"prompt of {length} tokens" in answered["long"].text
+    assert "limit 128" in answered["long"].text
+
+
+def test_what_got_no_answer_is_a_reject_and_in_an_evaluation_an_empty_sample(tmp_path: Path) -> None:
+    class Short(ScriptedEngine):
+        """Has no room for the prompt `long`."""
+
+        def stream(self, requests: Iterable[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
+            for batch in super().stream(requests, sampling, batch_size):
+                long = Completion("prompt of 9 tokens", "over_long", 0, 9)
+                yield [(r, long if r.messages[0].content == "long" else c) for r, c in batch]
+
+    ledger, table, rejects = Ledger(tmp_path), prompts("a", "long"), []
+    answer(ledger, setting(), lambda: [table], 3, lambda: Short(["x"]), 2)
+    rows = pa.concat_tables(sample_rows(ledger, setting(), [table], 3, rejects.extend)).to_pylist()
+    assert [row["prompt_id"] for row in rows] == [table["prompt_id"][0].as_py()] * 3
+    assert [(r.prompt_id, r.reason, r.detail) for r in rejects] == [
+        (table["prompt_id"][1].as_py(), "over_long", "prompt of 9 tokens")
+    ]
+    kept = pa.concat_tables(sample_rows(ledger, setting(), [table], 3, rejects.extend, keep_unanswered=True))
+    assert [(row["text"], row["finish_reason"], row["n_prompt_tokens"]) for row in kept.to_pylist()[3:]] == [
+        ("", "length", 9)
+    ] * 3
+    ledger.close()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -197,21 +226,22 @@ class Counting(ScriptedEngine):
 
     asked: list[str]
 
-    def stream(self, requests: Sequence[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
+    def stream(self, requests: Iterable[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
+        requests = list(requests)
         self.asked = [request.key for request in requests]
         return super().stream(requests, sampling, batch_size)
 
 
 def test_only_what_the_ledger_lacks_is_generated(tmp_path: Path) -> None:
     ledger, table, engine = Ledger(tmp_path), prompts("a", "b", "a"), Counting(["x", "yy"])
-    first = list(requests(table, setting(), 2))
-    spent = answer(ledger, setting(), first, lambda: engine, 2)
+    spent = answer(ledger, setting(), lambda: [table], 2, lambda: engine, 2)
     assert spent.tokens == 8, "each of the four is one word and an ending"
     assert len(engine.asked) == 4, "two problems that ask the same share their answers"
-    assert answer(ledger, setting(), first, pytest.fail, 2) == (0.0, 0)
-    assert answer(ledger, setting(), list(requests(table, setting(), 3)), lambda: engine, 2).tokens == 4
+    assert answer(ledger, setting(), lambda: [table], 2, pytest.fail, 2) == (0.0, 0)
+    in_two = [table.slice(0, 2), table.slice(2)]
+    assert answer(ledger, setting(), lambda: in_two, 3, lambda: engine, 2).tokens == 4
     assert {key[-4:] for key in engine.asked} == {"0002"}
-    rows = pa.concat_tables(sample_rows(ledger, setting(), table, 3)).to_pylist()
+    rows = pa.concat_tables(sample_rows(ledger, setting(), in_two, 3, lambda rejects: None)).to_pylist()
     assert [row["sample_id"] for row in rows] == sorted(row["sample_id"] for row in rows)
     assert [row["text"] for row in rows[:3]] == [row["text"] for row in rows[6:]]
     assert all(row["n_chars"] == len(row["text"]) for row in rows)

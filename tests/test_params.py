@@ -120,7 +120,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         f"{RUN}.n: Input should be a valid integer, unable to parse string as an integer (have 'many')",
     ),
     "out of range": ({f"{RUN}.n": 0}, f"{RUN}.n: Input should be greater than or equal to 1 (have 0)"),
-    "not a choice": ({f"{RUN}.engine": "hff"}, f"{RUN}.engine: Input should be 'hf' or 'scripted' (have 'hff')"),
+    "not a choice": (
+        {f"{RUN}.engine": "hff"},
+        f"{RUN}.engine: Input should be 'hf', 'vllm', 'openai', 'ray' or 'scripted' (have 'hff')",
+    ),
     "model without revision": (
         {"models.base": {"hub": "a/b", "path": "data/none", "vocabulary": "none"}},
         "models.base: a Hub model needs a pinned `revision` (the commit hash on its Hub page)",

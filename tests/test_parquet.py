@@ -99,7 +99,7 @@ GOLDEN = {
     "answers": "0848bc9e4e4971ff",
     "solutions": "90fb66322392bc46",
     "prompts": "19099866f555f551",
-    "samples": "9c195a7d5a15a93f",
+    "samples": "1ee24b087ec35b20",
     "predictions": "ce46e5e360fc9f35",
     "rewards": "73caa08265110025",
     "demos": "c49abc240cba7f5f",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from schemas import SCHEMA_VERSION, TABLES, Chat, Pair, Prompt, Row, Sample, arrow_schema, column_checks
+from schemas import TABLES, Chat, Pair, Prompt, Row, Sample, arrow_schema, column_checks
 from schemas.base import Int8, Int32
 from schemas.ids import MAX_INDEX, digest, problem_id, prompt_id, sample_id, text_hash
 from stores.duck import Duck
@@ -54,17 +54,18 @@ def test_the_arrow_schema_follows_the_annotations() -> None:
             pa.field("chats", pa.list_(pa.field("element", chat))),
         ]
     )
-    assert schema.metadata == {b"pairwright.schema_version": SCHEMA_VERSION.encode(), b"pairwright.table": b"toys"}
+    assert schema.metadata == {b"pairwright.schema_version": b"1", b"pairwright.table": b"toys"}
 
 
 def test_the_schema_of_samples_is_written_out() -> None:
-    assert [(f.name, str(f.type), f.nullable) for f in arrow_schema(Sample)][-6:] == [
+    assert [(f.name, str(f.type), f.nullable) for f in arrow_schema(Sample)][-7:] == [
         ("text_hash", "string", False),
         ("n_chars", "int32", False),
         ("n_tokens", "int32", True),
         ("n_prompt_tokens", "int32", True),
         ("token_ids", "list<element: int32>", True),
         ("finish_reason", "string", False),
+        ("logprobs", "list<element: float>", True),
     ]
 
 

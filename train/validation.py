@@ -11,7 +11,7 @@ from typing import NamedTuple
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from builders.checkers import Checker, checker_for, get_checker
-from builders.engines import Engine, Request
+from builders.engines import COMPLETED, Engine, Request
 from builders.engines.hf import HfEngine
 from schemas import Chat
 from schemas.ids import digest
@@ -65,7 +65,7 @@ class Validator:
 
     def _completions(self, engine: Engine) -> Iterator[tuple[str, str]]:
         for batch in engine.stream([q.request for q in self.questions], self.sampling, _BATCH):
-            yield from ((request.key, completion.text) for request, completion in batch)
+            yield from ((request.key, c.text if c.finish_reason in COMPLETED else "") for request, c in batch)
 
     def _solved(self, texts: dict[str, str]) -> Iterator[int]:
         """The number of solved questions, per checker."""

@@ -2,7 +2,7 @@
 the caller commits each list to the ledger atomically before it asks for the next.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -10,6 +10,9 @@ from typing import NamedTuple, Protocol
 from schemas import Chat
 from schemas.sections import Sampling
 from stores.ledger import Completion
+
+COMPLETED = ("stop", "length")
+"""Finish reasons of completions; the others say why there is none."""
 
 
 class Request(NamedTuple):
@@ -30,12 +33,28 @@ class Engine(Protocol):
     device_s: float
     """Seconds that the device has computed so far."""
 
-    def stream(self, requests: Sequence[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
-        """Completes the requests. How they are batched depends only on the requests given."""
+    def stream(self, requests: Iterable[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
+        """Completes the requests, which are read no further ahead than the engine needs; a list is at most about
+        `batch_size` long. A request that cannot be answered has an answer too (see `Completion.finish_reason`).
+        """
         ...
 
 
-_ENGINES = {"hf": "builders.engines.hf:HfEngine", "scripted": "builders.engines.scripted:ScriptedEngine"}
+_ENGINES = {
+    "hf": "builders.engines.hf:HfEngine",
+    "vllm": "builders.engines.vllm:VllmEngine",
+    "openai": "builders.engines.openai:OpenaiEngine",
+    "ray": "builders.engines.ray:RayEngine",
+    "scripted": "builders.engines.scripted:ScriptedEngine",
+}
+
+
+def no_room(n_prompt_tokens: int, sampling: Sampling, limit: int | None) -> Completion | None:
+    """The answer to a prompt that leaves a model of `limit` tokens no room for `max_new_tokens`; None if it fits."""
+    if limit is None or n_prompt_tokens + sampling.max_new_tokens <= limit:
+        return None
+    detail = f"prompt of {n_prompt_tokens} tokens, max_new_tokens {sampling.max_new_tokens}, the model's limit {limit}"
+    return Completion(detail, "over_long", 0, n_prompt_tokens)
 
 
 def load_engine(name: str, directory: Path, precision: str = "fp32") -> Engine:

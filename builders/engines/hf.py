@@ -3,13 +3,14 @@
 import bisect
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from builders.engines import Finished, Request
+from builders.engines import Finished, Request, no_room
 from builders.model_files import device, load_model, load_tokenizer, positions
 from builders.rendering import render_ids
 from schemas.sections import Sampling
@@ -17,6 +18,8 @@ from stores.ledger import Completion
 
 FIRST_ROUND = 64
 """Tokens of the first round of a batch."""
+WINDOW = 65_536
+"""Requests that are sorted by length together."""
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +36,8 @@ class HfEngine:
     """A transformers model and its tokenizer.
 
     Every request draws from a random stream of its own, seeded by its key, so a completion does not depend on how many
-    others are drawn. Batches are cut from the requests in order of prompt length, then key: the same requests give the
-    same batches, and so, on one machine and thread count, the same bits.
+    others are drawn. Batches are cut from a window of requests in order of prompt length, then key: the same requests
+    give the same batches, and so, on one machine and thread count, the same bits.
     """
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"):
@@ -54,21 +57,25 @@ class HfEngine:
         model = load_model(directory, "bfloat16" if precision == "bf16" else "float32")
         return cls(model.to(device()), load_tokenizer(directory))  # pyrefly: ignore
 
-    def stream(self, requests: Sequence[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
-        """Completes the requests, longest prompts first; one list per batch of at most `batch_size`.
+    def stream(self, requests: Iterable[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
+        """Completes the requests, of each window the longest prompts first; one list per batch of `batch_size`."""
+        unread = iter(requests)
+        while window := list(islice(unread, WINDOW)):
+            ordered = sorted(self._encode(window), key=lambda e: (-len(e.ids), e.request.key))
+            for start in range(0, len(ordered), batch_size):
+                yield self._batch(ordered[start : start + batch_size], sampling)
 
-        Raises ValueError for a prompt that leaves the model no room for `max_new_tokens`.
-        """
-        ordered = sorted(self._encode(requests), key=lambda e: (-len(e.ids), e.request.key))
-        self._check_room(ordered, sampling)
-        for start in range(0, len(ordered), batch_size):
-            batch = ordered[start : start + batch_size]
-            began = time.perf_counter()
-            completions = self._complete(batch, sampling)
-            self.device_s += time.perf_counter() - began
-            yield [(e.request, completion) for e, completion in zip(batch, completions, strict=True)]
+    def _batch(self, batch: Sequence[_Encoded], sampling: Sampling) -> Finished:
+        limit = positions(self.model.config)
+        over_long = {e.request.key: no_room(len(e.ids), sampling, limit) for e in batch}
+        began = time.perf_counter()
+        fitting = [e for e in batch if not over_long[e.request.key]]
+        completed = self._complete(fitting, sampling) if fitting else []
+        self.device_s += time.perf_counter() - began
+        answers = {e.request.key: c for e, c in zip(fitting, completed, strict=True)}
+        return [(e.request, over_long[e.request.key] or answers[e.request.key]) for e in batch]
 
-    def _encode(self, requests: Sequence[Request]) -> Iterator[_Encoded]:
+    def _encode(self, requests: Iterable[Request]) -> Iterator[_Encoded]:
         prompts: dict[tuple, tuple[list[int], str]] = {}
         for request in requests:
             asked = request[1:]
@@ -77,16 +84,6 @@ class HfEngine:
                 ids = render_ids(self.tokenizer, messages, request.prefill, request.rendering)
                 prompts[asked] = ids, self._decode(ids)
             yield _Encoded(request, *prompts[asked])
-
-    def _check_room(self, longest_first: Sequence[_Encoded], sampling: Sampling) -> None:
-        limit = positions(self.model.config)
-        if limit is not None and longest_first and len(longest_first[0].ids) + sampling.max_new_tokens > limit:
-            request, ids, _ = longest_first[0]
-            raise ValueError(
-                f"request {request.key}: its prompt has {len(ids)} tokens, and with max_new_tokens"
-                f" {sampling.max_new_tokens} it may exceed the model's {limit} positions; lower max_new_tokens of its"
-                " entry under `sampling`, or shorten the prompt"
-            )
 
     def _complete(self, batch: Sequence[_Encoded], sampling: Sampling) -> list[Completion]:
         """Generates in rounds that double in length; a finished row leaves the batch at the end of its round.

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from builders.engines import Finished, Request
@@ -32,7 +32,7 @@ class ScriptedEngine:
             raise ValueError(f"{directory}: engine 'scripted' needs a model made from `script`; use engine 'hf'")
         return cls(json.loads(path.read_text(encoding="utf-8"))["completions"])
 
-    def stream(self, requests: Sequence[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
+    def stream(self, requests: Iterable[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
         """Completes the requests in the order of their keys."""
         ordered = sorted(requests, key=lambda request: request.key)
         delay = float(os.environ.get("PAIRWRIGHT_SCRIPTED_DELAY", "0"))
