@@ -14,7 +14,7 @@ from stores.parquet import open_part
 from stores.paths import rejects_dir, run_dir
 from stores.sources import run_sources
 
-JOINED = ("demo_texts", "pair_texts", "lineage", "funnel")
+JOINED = ("demo_texts", "pair_texts", "lineage", "funnel", "token_lengths")
 """Views of `sql/`, each a SELECT over the tables and the views of literal rows."""
 
 DERIVED = {

@@ -7,11 +7,14 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from builders.reporting.domains import domain_matrix
 from builders.reporting.statistics import Paired, wilson
 from builders.reporting.views import report_rows, report_sql, strings
 from schemas.params import Params, stage_runs
 from stores.duck import Duck
 
+QUANTILES = ("median", "p90", "p99", "max")
+GROUPS = ("level", "subject", "steps")
 NOT_BUILT = "not built"
 NOTHING_SHARED = "no problems in common"
 DEFINITIONS = {
@@ -22,6 +25,10 @@ DEFINITIONS = {
     "an answer do not vote, ties go to the answer given first",
     "pass@k": "share of problems with at least one correct completion among the k sampled ones; pass@1 is the share of "
     "all sampled completions that are correct",
+    "in domain": "the problem set is of the same source (and, for generated problems, the same numbers of steps) as "
+    "problems that the model, or a model that it was trained from, was trained on in these params; 'out': it is not; "
+    "a model that was not trained here is neither",
+    "by steps": "steps of the human solution: its lines; generated problems: the steps they were made with",
     "fixed, broken": "problems that only the candidate, or only the baseline, solves greedily",
     "difference": "the candidate's accuracy minus the baseline's, in points, on the problems that both answered; its "
     "95 % interval is the mean per-problem difference ± 1.96 standard errors (normal approximation)",
@@ -39,13 +46,15 @@ DEFINITIONS = {
 def measure(duck: Duck, params: Params, missing: list[tuple[str, str]]) -> dict[str, Any]:
     """All metrics of what is built (`missing`: what is not), from the views that `open_views` made."""
     duck.execute("create temp table outcomes as " + report_sql("outcomes"))
-    comparisons = _comparisons(duck, params)
+    models, comparisons = _models(duck, params), _comparisons(duck, params)
     return {
-        "models": _models(duck, params),
+        "models": models,
+        "domains": domain_matrix(params, models),
         "iterations": _iterations(params, comparisons),
         "comparisons": comparisons,
         "orders": {key: row["verdict"] for key, row in comparisons.items()},
         "likelihood": _by_run(duck, "likelihood"),
+        "lengths": _lengths(duck),
         "funnel": _funnel(duck, params, missing),
         "not_built": [f"{section}.{name}" for section, name in missing],
     }
@@ -65,6 +74,15 @@ def _by_run(duck: Duck, name: str) -> dict[str, dict[str, Any]]:
     return {row.pop("run"): {k: _rounded(v) for k, v in row.items()} for row in report_rows(duck, name)}
 
 
+def _lengths(duck: Duck) -> dict[str, dict[str, Any]]:
+    """Samples run -> quantiles of its lengths in tokens."""
+    rows = {row.pop("run"): row for row in duck.table("select * from token_lengths").to_pylist()}
+    return {
+        run: {k: dict(zip(QUANTILES, v, strict=True)) if isinstance(v, list) else v for k, v in row.items()}
+        for run, row in rows.items()
+    }
+
+
 def _rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
@@ -75,12 +93,12 @@ def _share(successes: int, n: int, name: str, interval: str) -> dict[str, Any]:
 
 def _models(duck: Duck, params: Params) -> dict[str, dict[str, Any]]:
     counted = {row["run"]: row for row in report_rows(duck, "models")}
-    levels: dict[str, dict[str, Any]] = {}
-    for row in report_rows(duck, "levels"):
+    groups = {(name, kind): {} for name in counted for kind in GROUPS}
+    for row in report_rows(duck, "groups"):
         share = _share(row["n_correct"], row["n"], "accuracy", "ci95") | {"n": row["n"]}
-        levels.setdefault(row["run"], {})[row["level"]] = share
+        groups[row["run"], row["kind"]][row["group"]] = share
     names = [name for name in model_order(params) if name in counted]
-    return {n: _model(params, n, counted[n]) | {"by_level": levels.get(n, {})} for n in names}
+    return {n: _model(params, n, counted[n]) | {f"by_{kind}": groups[n, kind] for kind in GROUPS} for n in names}
 
 
 def _model(params: Params, name: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The tables of the page, from the metrics. Each function returns empty markup where there is nothing to show."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from builders.reporting.markup import Markup, fragment, table, tag
@@ -63,21 +64,66 @@ def _comparison(row: dict[str, Any]) -> list[object]:
     return [*start, points(row["points"], row["ci95"]), *counts, f"{row['p']:.2g}"]
 
 
-def level_table(models: dict[str, dict[str, Any]]) -> Markup:
-    """Accuracy by level, one column per model."""
-    levels = sorted({level for m in models.values() for level in m["by_level"]}, key=lambda level: (len(level), level))
-    if not levels:
+def group_table(models: dict[str, dict[str, Any]], kind: str) -> Markup:
+    """Accuracy by level, subject or steps (`kind`): one row per group of a problem set, one column per model."""
+    sets: dict[str, dict[str, dict[str, Any]]] = {}
+    for model in models.values():
+        sets.setdefault(model["problems"], {})[model["model"]] = model[f"by_{kind}"]
+    rows = [row for problems, columns in sets.items() for row in _group_rows(problems, columns, models)]
+    names = list(dict.fromkeys(model["model"] for model in models.values()))
+    return table(["problem set", kind, "problems", *names], rows, 2) if rows else EMPTY
+
+
+def _group_rows(
+    problems: str, columns: dict[str, dict[str, Any]], models: dict[str, dict[str, Any]]
+) -> Iterator[list[object]]:
+    groups = sorted({group for shares in columns.values() for group in shares}, key=lambda group: (len(group), group))
+    for group in groups:
+        shares = {model: found[group] for model, found in columns.items() if group in found}
+        names = dict.fromkeys(model["model"] for model in models.values())
+        n = max(share["n"] for share in shares.values())
+        yield [problems, group, f"{n:,}", *(percent(shares.get(name, {}).get("accuracy")) for name in names)]
+
+
+def domain_table(domains: dict[str, dict[str, dict[str, Any]]]) -> Markup:
+    """Greedy accuracy of every model on every problem set; sets that it was not trained on are marked."""
+    sets = list(dict.fromkeys(name for row in domains.values() for name in row))
+    if len(sets) < 2:
         return EMPTY
-    first = next(iter(models.values()))["by_level"]
+    rows = [[model, *(_domain_cell(row.get(name)) for name in sets)] for model, row in domains.items()]
+    note = "Out of domain: a problem set of another kind than the model was trained on."
+    return fragment(table(["model", *sets], rows), tag("p", note, class_="note"))
+
+
+def _domain_cell(cell: dict[str, Any] | None) -> Markup | None:
+    if cell is None:
+        return None
+    low, high = cell["ci95"]
+    where = ", out of domain" if cell["domain"] == "out" else ""
+    return fragment(
+        tag("strong", percent(cell["accuracy"])),
+        tag("span", f" [{100 * low:.1f}, {100 * high:.1f}]{where}", class_="range"),
+    )
+
+
+def length_table(lengths: dict[str, dict[str, Any]]) -> Markup:
+    """Tokens of the prompts and completions of each samples run."""
     rows = [
         [
-            level,
-            f"{first[level]['n']:,}" if level in first else None,
-            *(percent(m["by_level"].get(level, {}).get("accuracy")) for m in models.values()),
+            run,
+            f"{row['n']:,}",
+            percent(row["n_truncated"] / row["n"]),
+            *(_quantiles(row[k]) for k in ("prompt", "completion", "both")),
         ]
-        for level in levels
+        for run, row in lengths.items()
     ]
-    return table(["level", "problems", *models], rows)
+    header = ["samples run", "completions", "cut off", "prompt", "completion", "both"]
+    note = "Tokens: median, 90 %, 99 %, longest. Limits of later stages (max_tokens) are set on prompt and completion."
+    return fragment(table(header, rows), tag("p", note, class_="note")) if rows else EMPTY
+
+
+def _quantiles(values: dict[str, int] | None) -> str | None:
+    return " · ".join(f"{value:,}" for value in values.values()) if values else None
 
 
 def likelihood_table(likelihood: dict[str, dict[str, Any]]) -> Markup:

@@ -10,7 +10,7 @@ from stores.duck import Duck, sql_file
 from stores.paths import run_dir
 from stores.views import Views, local_parts, run_files
 
-READ = (*TABLES, "runs", "run_inputs", "run_sources")
+READ = (*TABLES, "runs", "run_inputs", "run_sources", "token_lengths")
 
 
 def open_views(duck: Duck, params: Params, root: Path) -> list[tuple[str, str]]:

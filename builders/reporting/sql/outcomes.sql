@@ -41,17 +41,28 @@ majority as (
     from ballots
     qualify row_number() over (partition by run, problem_id order by votes desc, first_index, prediction) = 1
 ),
-levels as (
-    select i.run, p.problem_id, p.level
+solved as (
+    select run, problem_id, text
+    from solutions
+    where style = 'natural'
+    qualify row_number() over (partition by run, problem_id order by index) = 1
+),
+asked as (
+    select
+        i.run, p.problem_id, p.level, p.subject,
+        -- A generated problem's level is its number of steps; a human solution has a step per line.
+        if(p.source = 'arithmetic', p.level::integer,
+            len(list_filter(string_split(s.text, chr(10)), lambda line: trim(line) <> ''))) as n_steps
     from run_inputs as i
     join problems as p on p.run = i.input_run
+    left join solved as s on s.run = p.run and s.problem_id = p.problem_id
     where i."table" = 'samples' and i.slot = 'problems'
 )
 select
     g.run, g.problem_id, g.verdict, g.verdict = 'correct' as correct, g.n_tokens, g.finish_reason, g.model_fingerprint,
-    l.level, coalesce(s.k, 0) as k, coalesce(s.k_correct, 0) as k_correct, coalesce(m.correct, false) as majority_correct
+    a.level, a.subject, a.n_steps, coalesce(s.k, 0) as k, coalesce(s.k_correct, 0) as k_correct, coalesce(m.correct, false) as majority_correct
 from greedy as g
 left join sampled as s using (run, problem_id)
 left join majority as m using (run, problem_id)
-left join levels as l using (run, problem_id)
+left join asked as a using (run, problem_id)
 order by g.run, g.problem_id
