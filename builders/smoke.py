@@ -1,0 +1,147 @@
+"""Any recipe, small: the same runs and references on generated problems and tiny models, for a minute on a CPU.
+
+`shrink` maps a params file (as read from YAML) to such a one. What it keeps: every run, its name and every reference;
+templates, rendering, stops, losses, learning rates, checkers, shots. What it replaces:
+
+* sources by generated arithmetic with the same splits; windows (`skip`, `limit`) of one source keep their order and
+  overlaps, so what was held out stays held out;
+* models (but scripted ones) by a tiny one which is first fine-tuned on generated gold chains, so that it ends
+  completions and is sometimes right: a random one would give no pair. Such a model is a run of `sft` of the same name;
+* engines (but `scripted`) by `hf`, precision by fp32, and all counts by small ones.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from schemas.slots import NO_FILE, NONE
+
+WARMUP = "smoke_warmup"
+"""Name of the runs that `shrink` adds: problems, prompts, samples_gold and demos_gold."""
+TINY = "smoke_tiny"
+"""Name of the added model that the others are made of."""
+
+_TINY_CONFIG = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 1024, "tie_word_embeddings": True,
+}  # fmt: skip
+_WARMUP_PROBLEMS = 200
+_WARMUP_STEPS = 120
+_MAX_NEW_TOKENS = 32
+
+Runs = dict[str, dict[str, Any]]
+Raw = dict[str, Any]
+
+
+def shrink(raw: Raw, problems: int = 20) -> Raw:
+    """The params file with every run of `raw` at a size that takes a CPU about a minute; `raw` is left as it is.
+
+    `problems` is the least number of problems of each run. Imported samples keep their file, whose rows answer none of
+    the generated problems.
+    """
+    small = copy.deepcopy(raw)
+    small["problems"] = _problems(small["problems"], problems)
+    _replace_models(small)
+    for run in small["sampling"].values():
+        run["max_new_tokens"] = min(run["max_new_tokens"], _MAX_NEW_TOKENS)
+    for section, name, run in _runs(small):
+        if name not in (TINY, WARMUP):
+            _reduce(section, run, problems)
+    return small
+
+
+def _runs(raw: Raw) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every (section, name, run) of the stages."""
+    for section, runs in raw.items():
+        if section not in ("sampling", "report") and isinstance(runs, dict):
+            yield from ((section, name, run) for name, run in runs.items())
+
+
+def _problems(runs: Runs, count: int) -> Runs:
+    """The runs with generated problems: runs of one source and order are windows of one seed's stream."""
+    streams: dict[tuple, list[dict[str, Any]]] = {}
+    for run in runs.values():
+        key = [run["source"], run["path"], run.get("revision"), run["split"], run.get("seed", 0), run.get("shuffle")]
+        streams.setdefault(tuple(map(str, key)), []).append(run)
+    seeds = {id(run): _seed(i) for i, windows in enumerate(streams.values()) for run in windows}
+    cuts = {id(run): _cuts(windows) for windows in streams.values() for run in windows}
+    return {name: _generated(run, seeds[id(run)], cuts[id(run)], count) for name, run in runs.items()}
+
+
+def _seed(stream: int) -> int:
+    """Seeds whose streams share no question as long as there are at most seven; 7 modulo 8 is the warm-up's."""
+    return 8 * (stream // 7) + stream % 7
+
+
+def _cuts(windows: list[dict[str, Any]]) -> list[float]:
+    """Where some windows begin and end, in order."""
+    return sorted({0.0, *(cut for run in windows for cut in _window(run))})
+
+
+def _window(run: dict[str, Any]) -> tuple[float, float]:
+    start, limit = run.get("skip") or 0, run.get("limit")
+    return start, start + limit if limit else float("inf")
+
+
+def _generated(run: dict[str, Any], seed: int, cuts: list[float], count: int) -> dict[str, Any]:
+    start, end = (cuts.index(cut) for cut in _window(run))
+    return {
+        "source": "arithmetic", "path": NO_FILE, "split": run["split"], "seed": seed, "skip": start * count,
+        "limit": (end - start) * count, "steps": [1, 1],
+    }  # fmt: skip
+
+
+def _replace_models(small: Raw) -> None:
+    """Models that need a device become short runs of `sft` from one tiny model."""
+    replaced = [name for name, run in small["models"].items() if run.get("script") is None]
+    if not replaced:
+        return
+    small["models"] = {n: run for n, run in small["models"].items() if n not in replaced}
+    small["models"][TINY] = {"path": NO_FILE, "vocabulary": WARMUP, "config": dict(_TINY_CONFIG)}
+    small["sampling"].setdefault("greedy", {"temperature": 0.0, "max_new_tokens": _MAX_NEW_TOKENS})
+    small["problems"][WARMUP] = {
+        "source": "arithmetic", "path": NO_FILE, "split": "train", "seed": 7, "limit": _WARMUP_PROBLEMS, "steps": [1, 1]
+    }  # fmt: skip
+    first = next(iter(small["prompts"].values()), {"template": "question_answer", "rendering": "text"})
+    changed = {"problems": WARMUP, "shots": 0, "demo_samples": NONE, "demo_problems": NONE}
+    small["prompts"][WARMUP] = first | changed
+    ending = "\nFinal answer: {answer}"
+    small["samples_gold"][WARMUP] = {"problems": WARMUP, "ending": ending, "model": TINY}
+    small["demos_gold"][WARMUP] = {"samples": WARMUP, "prompts": WARMUP}
+    small["sft"] = {name: _warmed(i) for i, name in enumerate(replaced)} | small["sft"]
+
+
+def _warmed(number: int) -> dict[str, Any]:
+    """A fine-tuning run that makes a model of the tiny one; each goes on a little longer than the one before."""
+    optimizer = {"lr": 3.0e-3, "schedule": "cosine", "batch_size": 16, "steps": _WARMUP_STEPS + 10 * number}
+    validation = {"prompts": NONE, "problems": NONE, "sampling": "greedy"}
+    return {"model": TINY, "demos": WARMUP, "watch": NONE, "optimizer": optimizer, "validation": validation}
+
+
+def _reduce(section: str, run: dict[str, Any], problems: int) -> None:
+    """Small numbers in one run, in place."""
+    if run.get("engine", "scripted") != "scripted":
+        run["engine"] = "hf"
+    if "precision" in run:
+        run["precision"] = "fp32"
+    for key, largest in {"batch_size": 128, "watch_limit": 8, "log_every": 2, "max_pairs": 2 * problems}.items():
+        if run.get(key):
+            run[key] = min(run[key], largest)
+    for key in ("n", "k"):
+        if key in run:
+            run[key] = _fewer(run[key])
+    if section in ("sft", "preference") and run["model"] != TINY:
+        _reduce_training(run)
+
+
+def _fewer(count: int) -> int:
+    """A small number that still grows with the given one: 1, 2, 2, 3, 5, 8 for 1, 2, 4, 10, 30, 60."""
+    return min(count, 2 + count // 10)
+
+
+def _reduce_training(run: dict[str, Any]) -> None:
+    optimizer = run["optimizer"]
+    optimizer["batch_size"] = min(optimizer["batch_size"], 4)
+    if optimizer.pop("epochs", None) or optimizer.get("steps"):
+        optimizer["steps"] = 8 if optimizer.get("steps", 0) > 5000 else 4
+    run["validation"]["every"] = 2

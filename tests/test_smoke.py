@@ -1,0 +1,75 @@
+"""`shrink`: every run and reference of a params file, on generated problems and tiny models."""
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+
+from builders.smoke import TINY, WARMUP, shrink
+from schemas.params import parse_params, references, stage_runs
+from tests.conftest import REPOSITORY
+
+
+def shipped() -> dict[str, Any]:
+    return yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+
+
+def small(raw: dict[str, Any], problems: int = 20) -> Any:
+    return parse_params(yaml.safe_dump(shrink(raw, problems), sort_keys=False))
+
+
+def test_every_run_and_reference_is_kept():
+    raw, params = shipped(), small(shipped())
+    before = {
+        (section, name, ref.slot, ref.value)
+        for section, name, run in stage_runs(parse_params(yaml.safe_dump(raw)))
+        for ref in references(section, name, run)
+        if section not in ("problems", "models")
+    }
+    after = {(s, n, ref.slot, ref.value) for s, n, run in stage_runs(params) for ref in references(s, n, run)}
+    assert before <= after
+    assert {name for _, name, *_ in after - before} == {"tiny", WARMUP, TINY}
+
+
+def test_what_was_given_is_left_as_it_was():
+    raw = shipped()
+    before = copy.deepcopy(raw)
+    shrink(raw)
+    assert raw == before
+
+
+def test_windows_of_one_source_keep_their_order_and_overlaps():
+    common = {"source": "gsm8k", "path": "data/none", "revision": "0" * 40, "split": "train", "shuffle": True}
+    runs = {
+        "train": common | {"limit": 6473},
+        "held_out": common | {"skip": 6473, "limit": 1000},
+        "whole": common,
+        "test": common | {"split": "test"},
+        "elsewhere": common | {"seed": 1},
+    }
+    found = {
+        n: (r.seed, r.skip, r.limit, r.split)
+        for n, r in small(shipped() | {"problems": shipped()["problems"] | runs}).problems.items()
+    }
+    seed = found["train"][0]
+    assert found["train"] == (seed, 0, 20, "train")
+    assert found["held_out"] == (seed, 20, 20, "train")
+    assert found["whole"] == (seed, 0, 60, "train")
+    assert len({found[name][0] for name in ("train", "test", "elsewhere", WARMUP)}) == 4
+
+
+@pytest.mark.parametrize(("given", "expect"), [(1, 1), (2, 2), (4, 2), (10, 3), (30, 5), (60, 8)])
+def test_counts_shrink_and_still_differ(given, expect):
+    raw = shipped()
+    raw["samples"]["irpo_0"]["n"] = given
+    assert small(raw).samples["irpo_0"].n == expect
+
+
+def test_engines_precision_and_sizes_are_a_cpus():
+    raw = shipped()
+    raw["samples"]["irpo_0"] |= {"engine": "vllm", "precision": "bf16"}
+    params = small(raw)
+    assert {run.engine for run in params.samples.values()} == {"hf"}
+    assert {run.precision for run in params.samples.values()} == {"fp32"}
+    assert all((run.optimizer.steps or 0) <= 200 for run in (*params.sft.values(), *params.preference.values()))
