@@ -25,8 +25,8 @@ _TINY_CONFIG = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 1024, "tie_word_embeddings": True,
 }  # fmt: skip
-_WARMUP_PROBLEMS = 200
-_WARMUP_STEPS = 120
+_WARMUP_PROBLEMS = 1000
+_WARMUP_STEPS = 500
 _MAX_NEW_TOKENS = 32
 
 Runs = dict[str, dict[str, Any]]
