@@ -1,40 +1,41 @@
 """The ledger: every completion that was ever generated or paid for, keyed by its request.
 
 It is an SQLite file in WAL mode outside the workspace (`$PAIRWRIGHT_LEDGER`). A batch is one transaction, synced to the
-disk when `append` returns: a crash at any point loses at most the batch that was not committed. Nothing is updated or
-deleted. Two processes on one host that want the same requests take turns (`exclusive`), so the second finds what the
-first has generated.
+disk when `append` returns: a crash at any point loses at most the batch that was not committed. Stages only append;
+what prunes and redacts, when somebody asks for it, is `stores.ledger_admin`. Two processes on one host that want the
+same requests take turns (`exclusive`), so the second finds what the first has generated.
 """
 
 import contextlib
 import errno
 import fcntl
+import json
+import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
+from stores import ledger_schema
 from stores.paths import ledger_dir
 
-_SCHEMA = """
-create table if not exists batches (
-  batch integer primary key, context text not null, model text not null, finished_at real not null,
-  wall_s real not null, device_s real not null, n integer not null, n_tokens integer not null
-);
-create table if not exists completions (
-  key text primary key, batch integer not null references batches, text text not null, finish_reason text not null,
-  n_tokens integer, n_prompt_tokens integer, token_ids blob, logprobs blob, price_usd real,
-  n_attempts integer not null default 1, served_by text
-) without rowid;
-"""
-_ADDED = {"logprobs": "blob", "price_usd": "real", "n_attempts": "integer not null default 1", "served_by": "text"}
-"""Columns that the first ledgers lack."""
 _COLUMNS = "text, finish_reason, n_tokens, n_prompt_tokens, token_ids, logprobs, price_usd, n_attempts, served_by"
-_LOOKUP = 500
+_LOOKUP = 10_000
+_SETTINGS = (
+    "journal_mode=wal",
+    "synchronous=full",
+    "wal_autocheckpoint=8192",
+    "cache_size=-65536",
+    "secure_delete=off",
+)
+"""SQLite's defaults write the log back to the file every 4 MB, and cache 2 MB of it."""
+RESERVE = 32 * 2**20
+"""Free bytes below which nothing more is generated: what has been paid for must still fit."""
 
 
 class Completion(NamedTuple):
@@ -69,49 +70,64 @@ class Ledger:
         self.root = root or ledger_dir()
         with _disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            self.db = sqlite3.connect(self.root / "ledger.sqlite", timeout=60, isolation_level=None)
-            self.db.execute("pragma journal_mode=wal")
-            self.db.execute("pragma synchronous=full")
-            self.db.executescript(_SCHEMA)
-            self._add_columns()
-
-    def _add_columns(self) -> None:
-        have = {row[1] for row in self.db.execute("pragma table_info(completions)")}
-        for name in _ADDED.keys() - have:
-            self.db.execute(f"alter table completions add column {name} {_ADDED[name]}")
+            self.path = self.root / "ledger.sqlite"
+            self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            for setting in _SETTINGS:
+                self.db.execute(f"pragma {setting}")
+            ledger_schema.ensure(self.db, self.path)
 
     def get(self, keys: Sequence[str]) -> dict[str, Completion]:
         """The completions among `keys` that are there.
 
-        Raises OSError, as `missing` does, for a damaged file, naming it.
+        Raises OSError, as `missing` does, for a damaged file, naming it; and ValueError for completions whose texts
+        were redacted: they are neither there nor to be paid for again.
         """
         found: dict[str, Completion] = {}
-        for key, *values in self._select(f"key, {_COLUMNS}", keys):
+        redacted: list[tuple[str, float]] = []
+        for key, redacted_at, *values in self._select(f"c.key, c.redacted_at, {_COLUMNS}", keys):
+            if redacted_at is not None:
+                redacted.append((key, redacted_at))
+                continue
             text, reason, n_tokens, n_prompt_tokens, ids, logprobs, *paid = values
             arrays = _unpack(ids, "<i4"), _unpack(logprobs, "<f4")
             found[key] = Completion(text, reason, n_tokens, n_prompt_tokens, *arrays, *paid)
+        if redacted:
+            raise ValueError(_explain_redacted(self.root, redacted))
         return found
 
     def missing(self, keys: Sequence[str]) -> list[str]:
-        """The keys that are not there, in the order given."""
-        have = {key for (key,) in self._select("key", keys)}
+        """The keys that are not there, in the order given. Redacted completions are there."""
+        have = {key for (key,) in self._select("c.key", keys)}
         return [key for key in keys if key not in have]
 
     def _select(self, columns: str, keys: Sequence[str]) -> Iterator[tuple]:
-        for start in range(0, len(keys), _LOOKUP):
-            chunk = keys[start : start + _LOOKUP]
-            marks = ",".join("?" * len(chunk))
+        """Sorted, so that neighbouring keys find their page in the cache; one parameter, whatever SQLite's limit."""
+        ordered = sorted(set(keys))
+        query = f"select {columns} from json_each(?) as asked cross join completions as c on c.key = asked.value"
+        for start in range(0, len(ordered), _LOOKUP):
             with _disk_errors(self.root):
-                rows = self.db.execute(f"select {columns} from completions where key in ({marks})", chunk).fetchall()
+                rows = self.db.execute(query, (json.dumps(ordered[start : start + _LOOKUP]),)).fetchall()
             yield from rows
+
+    def begin(self, context: str, model: str, model_fingerprint: str, setting: Mapping[str, Any]) -> None:
+        """Notes what a context stands for, before its first request is sent.
+
+        It is a write that is synced, so a disk that is full or read-only is found out while nothing is paid for yet:
+        OSError.
+        """
+        row = (context, model, model_fingerprint, json.dumps(setting, sort_keys=True), time.time())
+        with _disk_errors(self.root), _transaction(self.db):
+            self.db.execute("insert or replace into contexts values (?,?,?,?,?)", row)
+        self._check_room()
 
     def append(
         self, context: str, model: str, entries: Iterable[tuple[str, Completion]], wall_s: float, device_s: float = 0.0
     ) -> None:
         """Commits one batch: all of its completions or none.
 
-        Raises OSError if the disk is full; what was committed before is intact. A key that is already there is an
-        error of the program (sqlite3.IntegrityError).
+        Raises OSError if the disk is full, then what was committed before is intact; or if it is so nearly full that
+        the next batch might not fit, then this batch is committed too. A key that is already there is an error of the
+        program (sqlite3.IntegrityError).
         """
         packed = [_row(key, completion) for key, completion in entries]
         tokens = sum(row[3] for row in packed)
@@ -124,6 +140,16 @@ class Ledger:
             self.db.executemany(
                 f"insert into completions (key, {_COLUMNS}, batch) values (?,?,?,?,?,?,?,?,?,?,{batch})", packed
             )
+        self._check_room()
+
+    def _check_room(self) -> None:
+        free = shutil.disk_usage(self.root).free
+        if free < RESERVE:
+            message = (
+                f"{self.root}: only {free / 2**20:.0f} MiB are free, and the ledger keeps {RESERVE / 2**20:.0f} MiB"
+            )
+            remedy = "free space or point PAIRWRIGHT_LEDGER elsewhere (everything generated so far is committed)"
+            raise OSError(errno.ENOSPC, f"{message} in reserve; {remedy}")
 
     @contextlib.contextmanager
     def exclusive(self, context: str) -> Iterator[None]:
@@ -138,11 +164,11 @@ class Ledger:
             yield
 
     def sql(self, query: str) -> tuple[list[str], list[tuple]]:
-        """(column names, rows) of a read-only query over `completions` and `batches`.
+        """(column names, rows) of a read-only query over `completions`, `batches` and `contexts`.
 
         Raises ValueError for a query that SQLite refuses.
         """
-        with contextlib.closing(sqlite3.connect(f"file:{self.root / 'ledger.sqlite'}?mode=ro", uri=True)) as db:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(self.path))}?mode=ro", uri=True)) as db:
             db.set_authorizer(_only_reads)
             try:
                 cursor = db.execute(query)
@@ -158,6 +184,14 @@ def _only_reads(action: int, *_: object) -> int:
     """A read-only connection still lets `attach` and `vacuum into` create files."""
     reads = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
     return sqlite3.SQLITE_OK if action in reads else sqlite3.SQLITE_DENY
+
+
+def _explain_redacted(root: Path, redacted: Sequence[tuple[str, float]]) -> str:
+    key, redacted_at = redacted[0]
+    day = time.strftime("%Y-%m-%d", time.localtime(redacted_at))
+    context = key.split("-")[0]
+    remedy = f"`pairwright ledger prune --context {context}` forgets them, so that they are generated again"
+    return f"{root}: {len(redacted):,} of the completions asked for were redacted ({key} on {day}); {remedy}"
 
 
 def _row(key: str, c: Completion) -> tuple:
