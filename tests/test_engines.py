@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from builders.engines import Finished, Request, load_engine
-from builders.engines.hf import HfEngine, _draw, _Encoded, _invert, _nucleus
+from builders.engines.decoding import Encoded
+from builders.engines.hf import HfEngine, _draw, _invert, _nucleus
 from builders.engines.scripted import ScriptedEngine
 from builders.generation import Setting, answer, requests, sample_rows
 from builders.model_files import write_record
@@ -146,6 +147,35 @@ def test_what_got_no_answer_is_a_reject_and_in_an_evaluation_an_empty_sample(tmp
     ledger.close()
 
 
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("sampling", [GREEDY, EXPLORE.model_copy(update={"temperature": 0.7, "top_p": 0.8})])
+def test_logprobs_are_the_models_own(
+    engine: HfEngine, sampling: Sampling, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before temperature and nucleus, and across rounds: those of a plain forward over prompt and completion."""
+    monkeypatch.setattr("builders.engines.hf.FIRST_ROUND", 5)
+    asked = [ask(f"k{i}", text) for i, text in enumerate(["Anna", "Anna has 3 apples and", "buys 4 more."] * 3)]
+    watched = sampling.model_copy(update={"logprobs": True})
+    found = [pair for batch in engine.stream(asked, watched, batch_size) for pair in batch]
+    assert {r.key: c.text for r, c in found} == texts(engine, asked, sampling, batch_size)
+    for request, completion in found:
+        prompt = engine.tokenizer.encode(request.messages[0].content)
+        tokens = list(completion.token_ids or ())
+        with torch.no_grad():
+            plain = engine.model(torch.tensor([prompt + tokens])).logits[0].log_softmax(-1)
+        expected = [float(plain[len(prompt) - 1 + i, token]) for i, token in enumerate(tokens)]
+        assert completion.logprobs == pytest.approx(expected, abs=1e-4)
+        assert len(completion.logprobs or ()) == completion.n_tokens
+
+
+def test_logprobs_end_where_a_stop_string_is_written(engine: HfEngine) -> None:
+    asked = [ask(f"k{i}") for i in range(12)]
+    stop = Counter(word for text in texts(engine, asked, EXPLORE).values() for word in text.split()).most_common(1)[0]
+    watched = EXPLORE.model_copy(update={"logprobs": True, "stop": [stop[0]]})
+    for _, completion in (pair for batch in engine.stream(asked, watched, 12) for pair in batch):
+        assert len(completion.logprobs or ()) == len(completion.token_ids or ()) == completion.n_tokens
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_largest_number_draws_no_impossible_token(dtype: torch.dtype) -> None:
     cdf = torch.tensor([[0.25, 0.5, 1.0, 1.0], [0.2, 0.3, 0.9, 0.9]], dtype=dtype)
@@ -164,7 +194,7 @@ def test_chat_and_prefill_reach_the_model(engine: HfEngine) -> None:
 def test_draws_follow_the_distribution() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.2, 0.0, 0.3]]))
     sampling = Sampling(temperature=1.0, max_new_tokens=4000)
-    draw = _draw([_Encoded(ask("k"), [0], "")], sampling, 0)
+    draw = _draw([Encoded(ask("k"), [0], "")], sampling, 0)
     drawn = [int(draw(torch.zeros(1, step, dtype=torch.long), logits).argmax()) for step in range(4000)]
     share = np.bincount(drawn, minlength=4) / len(drawn)
     assert share[2] == 0

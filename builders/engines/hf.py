@@ -1,6 +1,5 @@
 """Transformers' own `generate`, on any device: batched by length, seeded per request."""
 
-import bisect
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from builders.engines import Finished, Request, no_room
+from builders.engines.decoding import Codec, Encoded
 from builders.model_files import device, load_model, load_tokenizer, positions
-from builders.rendering import render_ids
 from schemas.sections import Sampling
 from stores.ledger import Completion
 
@@ -26,23 +25,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class _Encoded(NamedTuple):
-    request: Request
-    ids: list[int]
-    text: str
-
-
 class HfEngine:
     """A transformers model and its tokenizer.
 
     Every request draws from a random stream of its own, seeded by its key, so a completion does not depend on how many
     others are drawn. Batches are cut from a window of requests in order of prompt length, then key: the same requests
     give the same batches, and so, on one machine and thread count, the same bits.
+
+    `sampling.logprobs` keeps the log-prob of every generated token, the ending one included, in nats: the model's own
+    log-softmax in float32, before temperature and nucleus change it.
     """
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"):
         self.model, self.tokenizer, self.device_s = model, tokenizer, 0.0
-        self.eos_ids = _eos_ids(model, tokenizer)
+        configured = getattr(model.generation_config, "eos_token_id", None)
+        self.codec = Codec(tokenizer, configured if isinstance(configured, list) else [configured])
+        self.eos_ids = self.codec.eos_ids
         pad = tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else self.eos_ids[0]
 
@@ -61,11 +59,11 @@ class HfEngine:
         """Completes the requests, of each window the longest prompts first; one list per batch of `batch_size`."""
         unread = iter(requests)
         while window := list(islice(unread, WINDOW)):
-            ordered = sorted(self._encode(window), key=lambda e: (-len(e.ids), e.request.key))
+            ordered = sorted(map(self.codec.encode, window), key=lambda e: (-len(e.ids), e.request.key))
             for start in range(0, len(ordered), batch_size):
                 yield self._batch(ordered[start : start + batch_size], sampling)
 
-    def _batch(self, batch: Sequence[_Encoded], sampling: Sampling) -> Finished:
+    def _batch(self, batch: Sequence[Encoded], sampling: Sampling) -> Finished:
         limit = positions(self.model.config)
         over_long = {e.request.key: no_room(len(e.ids), sampling, limit) for e in batch}
         began = time.perf_counter()
@@ -75,40 +73,27 @@ class HfEngine:
         answers = {e.request.key: c for e, c in zip(fitting, completed, strict=True)}
         return [(e.request, over_long[e.request.key] or answers[e.request.key]) for e in batch]
 
-    def _encode(self, requests: Iterable[Request]) -> Iterator[_Encoded]:
-        prompts: dict[tuple, tuple[list[int], str]] = {}
-        for request in requests:
-            asked = request[1:]
-            if asked not in prompts:
-                messages = [message.model_dump() for message in request.messages]
-                ids = render_ids(self.tokenizer, messages, request.prefill, request.rendering)
-                prompts[asked] = ids, self._decode(ids)
-            yield _Encoded(request, *prompts[asked])
-
-    def _complete(self, batch: Sequence[_Encoded], sampling: Sampling) -> list[Completion]:
+    def _complete(self, batch: Sequence[Encoded], sampling: Sampling) -> list[Completion]:
         """Generates in rounds that double in length; a finished row leaves the batch at the end of its round.
 
         Otherwise one endless row would keep the whole batch busy up to the token limit. Starting a round costs one
         prefill of what is there, at most twice the tokens over all rounds.
         """
-        generated: list[list[int]] = [[] for _ in batch]
-        running, end = list(range(len(batch))), 0
+        rows, running, end = [_Row(e, [], []) for e in batch], list(range(len(batch))), 0
         while running:
             start, end = end, min(max(FIRST_ROUND, 2 * end), sampling.max_new_tokens)
-            rows = self._round([batch[i] for i in running], [generated[i] for i in running], sampling, start, end)
-            for i, row in zip(running, rows, strict=True):
-                generated[i].extend(row)
-            running = [i for i in running if end < sampling.max_new_tokens and not self._ended(generated[i], sampling)]
-        return [self._finish(e, row, sampling) for e, row in zip(batch, generated, strict=True)]
+            self._round([rows[i] for i in running], sampling, start, end)
+            running = [i for i in running if not self.codec.ended(rows[i].tokens, sampling.stop)]
+            running = running if end < sampling.max_new_tokens else []
+        kept = [row.logprobs if sampling.logprobs else None for row in rows]
+        return [self.codec.finish(r.prompt, r.tokens, sampling, k) for r, k in zip(rows, kept, strict=True)]
 
-    def _round(
-        self, batch: list[_Encoded], generated: list[list[int]], sampling: Sampling, start: int, end: int
-    ) -> list[list[int]]:
-        """The tokens `start` to `end` of every row (fewer where all rows end sooner; padding follows an ending)."""
+    def _round(self, rows: list["_Row"], sampling: Sampling, start: int, end: int) -> None:
+        """Adds the tokens `start` to `end` to every row (fewer where all end sooner; padding follows an ending)."""
         import torch
         from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-        inputs = [e.ids + more for e, more in zip(batch, generated, strict=True)]
+        inputs = [row.prompt.ids + row.tokens for row in rows]
         width = max(len(ids) for ids in inputs)
         ids = torch.tensor([[self.pad_id] * (width - len(i)) + i for i in inputs], device=self.model.device)
         mask = torch.tensor([[0] * (width - len(i)) + [1] * len(i) for i in inputs], device=self.model.device)
@@ -119,13 +104,21 @@ class HfEngine:
             eos_token_id=self.eos_ids,
             pad_token_id=self.pad_id,
         )
-        draws = LogitsProcessorList([_draw(batch, sampling, width - start)] if sampling.temperature > 0 else [])
+        watch = _Watch() if sampling.logprobs else None  # before the draw, which changes the scores
+        draw = _draw([row.prompt for row in rows], sampling, width - start) if sampling.temperature > 0 else None
         stops = StoppingCriteriaList([self._stop_at(sampling.stop, width)] if sampling.stop else [])
         with torch.inference_mode():
             out = self.model.generate(  # pyrefly: ignore
-                ids, attention_mask=mask, logits_processor=draws, stopping_criteria=stops
+                ids,
+                attention_mask=mask,
+                logits_processor=LogitsProcessorList([p for p in (watch, draw) if p]),
+                stopping_criteria=stops,
             )
-        return out[:, width:].tolist()
+        for row, tokens in zip(rows, out[:, width:].tolist(), strict=True):
+            row.tokens.extend(tokens)
+        if watch:
+            for row, logprobs in zip(rows, watch.logprobs(out), strict=True):
+                row.logprobs.extend(logprobs)
 
     def _stop_at(self, stops: Sequence[str], origin: int):
         """A stopping criterion per row: one of the strings is among the last tokens of this round."""
@@ -135,51 +128,43 @@ class HfEngine:
 
         def stop(input_ids: "torch.Tensor", scores: "torch.Tensor", **_: object) -> "torch.Tensor":
             recent = input_ids[:, max(origin, input_ids.shape[1] - tail) :].tolist()
-            found = [any(stop in self._decode(row) for stop in stops) for row in recent]
+            found = [any(stop in self.codec.decode(row) for stop in stops) for row in recent]
             return torch.tensor(found, device=input_ids.device)
 
         return stop
 
-    def _ended(self, tokens: list[int], sampling: Sampling) -> bool:
-        if any(token in self.eos_ids for token in tokens):
-            return True
-        return bool(sampling.stop) and any(stop in self._decode(tokens) for stop in sampling.stop)
 
-    def _finish(self, encoded: _Encoded, row: list[int], sampling: Sampling) -> Completion:
-        end = next((i for i, token in enumerate(row) if token in self.eos_ids), None)
-        tokens = row if end is None else row[: end + 1]
-        text = self._completion_text(encoded, tokens if end is None else tokens[:-1])
-        cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
-        if cuts:
-            text = text[: min(cuts)]
-            tokens = tokens[: self._tokens_until(tokens, sampling.stop)]
-        reason = "stop" if end is not None or cuts else "length"
-        return Completion(text, reason, len(tokens), len(encoded.ids), tuple(tokens))
+class _Row(NamedTuple):
+    """A prompt and what was generated after it, with one log-prob per token where they are watched."""
 
-    def _tokens_until(self, tokens: list[int], stops: Sequence[str]) -> int:
-        """How many tokens it took to write the first stop string."""
-        return bisect.bisect_left(
-            range(len(tokens)), True, key=lambda n: any(stop in self._decode(tokens[:n]) for stop in stops)
-        )
-
-    def _completion_text(self, encoded: _Encoded, tokens: list[int]) -> str:
-        """Decoded after its prompt: tokenizers that mark words by a leading space drop it at the start of a text."""
-        whole = self._decode(encoded.ids + tokens)
-        return whole[len(encoded.text) :] if whole.startswith(encoded.text) else self._decode(tokens)
-
-    def _decode(self, ids: list[int]) -> str:
-        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str), "one list of ids gives one text"
-        return text
+    prompt: Encoded
+    tokens: list[int]
+    logprobs: list[float]
 
 
-def _eos_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    found = list(dict.fromkeys(i for i in [*ids, tokenizer.eos_token_id] if i is not None))
-    if not found:
-        raise ValueError("the tokenizer has no end-of-sequence token, so no completion could end")
-    return found
+class _Watch:
+    """A logits processor that changes nothing and keeps the log-prob of each token that was taken."""
+
+    def __init__(self) -> None:
+        self._taken: list[torch.Tensor] = []
+        self._offered: torch.Tensor | None = None
+
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        self._take(input_ids)
+        self._offered = scores.float().log_softmax(-1)
+        return scores
+
+    def logprobs(self, sequences: "torch.Tensor") -> list[list[float]]:
+        """Of every row of the finished sequences: one log-prob per token of this round."""
+        import torch
+
+        self._take(sequences)
+        return torch.stack(self._taken, 1).tolist()
+
+    def _take(self, sequences: "torch.Tensor") -> None:
+        if self._offered is not None:
+            self._taken.append(self._offered.gather(-1, sequences[:, -1:]).squeeze(-1))
+            self._offered = None
 
 
 def _uniforms(key: str, count: int) -> np.ndarray:
@@ -188,7 +173,7 @@ def _uniforms(key: str, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=seed)).random(count)
 
 
-def _draw(batch: Sequence[_Encoded], sampling: Sampling, origin: int):
+def _draw(batch: Sequence[Encoded], sampling: Sampling, origin: int):
     """A logits processor that leaves only the drawn token of each row, by inverting the distribution's CDF.
 
     Column `origin` of the input is where the completions start: every row's n-th token takes its n-th number.
