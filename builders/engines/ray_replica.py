@@ -1,0 +1,195 @@
+"""What runs in the cluster: the source of requests, and a replica that answers them with one of our engines."""
+
+import asyncio
+import logging
+import os
+import pickle
+import queue
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from builders.engines import Engine, Request, load_engine
+from builders.model_files import fingerprint
+from schemas.sections import Sampling
+from stores.ledger import Completion
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Source:
+    """Hands out blocks of requests by their number, until each is answered. A Ray actor beside the driver.
+
+    By number, since a read task that Ray has to run again asks for the same blocks again.
+    """
+
+    def __init__(self):
+        self.blocks: dict[int, bytes] = {}
+        self.attempts: Counter[int] = Counter()
+        self.end: int | None = None
+        self.added = asyncio.Condition()
+
+    async def put(self, index: int, block: bytes) -> None:
+        async with self.added:
+            self.blocks[index] = block
+            self.added.notify_all()
+
+    async def finish(self, end: int) -> None:
+        """There is no block `end`, nor any after it."""
+        async with self.added:
+            self.end = end
+            self.added.notify_all()
+
+    async def forget(self, index: int) -> None:
+        """The block is answered; it is empty from now on."""
+        self.blocks[index] = b""
+        del self.attempts[index]
+
+    async def begin(self, index: int) -> int:
+        """How often replicas have begun this block, this time included."""
+        self.attempts[index] += 1
+        return self.attempts[index]
+
+    async def get(self, index: int) -> bytes | None:
+        """The block, as soon as it is there; None past the end."""
+        async with self.added:
+            await self.added.wait_for(lambda: index in self.blocks or index == self.end)
+            return self.blocks.get(index)
+
+
+def read(source: Any) -> Iterator[pa.Table]:
+    """The blocks of a source, one row each: number, pickled requests."""
+    import ray
+
+    for index in count():
+        block = ray.get(source.get.remote(index))
+        if block is None:
+            return
+        yield pa.table({"block": [index], "requests": [block]})
+
+
+ATTEMPTS = 4
+"""Replicas that may die with one block. Ray would go on for ever, with a model that is too large for its node too."""
+
+
+class Work(NamedTuple):
+    """What all replicas of a run share."""
+
+    engine: str
+    directory: str
+    fingerprint: str
+    precision: str
+    sampling: Sampling
+    batch_size: int
+    environment: Mapping[str, str]
+    """Settings of the driver's environment that engines read."""
+
+
+class Replica:
+    """One engine, which several calls feed at once: the requests of the next block join those that still run.
+
+    A thread drives the engine, since `Engine.stream` pulls its requests: it is given whatever waits, ends when nothing
+    does, and starts anew with the next call.
+    """
+
+    def __init__(self, work: Work, source: Any):
+        os.environ.update(work.environment)
+        self.work, self.source, self.reported_s = work, source, 0.0
+        self.lock = threading.Lock()
+        self.waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self.answers: dict[str, Future[Completion]] = {}
+        self.engine: Engine | None = None
+        self.failed: Exception | None = None
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __call__(self, batch: "dict[str, np.ndarray]") -> dict[str, list]:
+        """Answers one block: pickled completions in the order of its requests, and the device seconds since the last.
+
+        What goes wrong is an answer too (`error`): Ray would wrap it in a page of its own frames.
+        """
+        index, packed = int(batch["block"][0]), batch["requests"][0]
+        try:
+            answers, error = self._attempt(index, pickle.loads(packed)) if packed else [], ""
+        except Exception as failed:
+            answers, error = [], _line(failed)
+            logging.getLogger(__name__).error("a replica failed", exc_info=failed)
+        return {
+            "block": [index],
+            "answers": [pickle.dumps(answers)],
+            "device_s": [self._device_s()],
+            "error": [error],
+        }
+
+    def _attempt(self, index: int, requests: Sequence[Request]) -> list[Completion]:
+        import ray
+
+        if ray.get(self.source.begin.remote(index)) > ATTEMPTS:
+            where = f"{len(requests)} requests from {requests[0].key}"
+            raise ValueError(
+                f"{ATTEMPTS} replicas died with the same {where}; is there memory for model and batch_size?"
+            )
+        return self.complete(requests)
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        """The completions of some requests, in their order. Raises whatever the engine raised."""
+        with self.lock:
+            if self.failed:
+                raise self.failed
+            futures = [self.answers.setdefault(request.key, Future()) for request in requests]
+        for request in requests:
+            self.waiting.put(request)
+        return [future.result() for future in futures]
+
+    def _serve(self) -> None:
+        try:
+            self.engine = self._load()
+            while True:
+                self._drain(self.engine, self.waiting.get())
+        except Exception as error:
+            with self.lock:
+                self.failed = error
+                for future in self.answers.values():
+                    future.set_exception(error)
+
+    def _load(self) -> Engine:
+        work, directory = self.work, Path(self.work.directory)
+        if not directory.is_dir():
+            raise ValueError(f"no model directory {directory} there; put it where all nodes can read it")
+        if (found := fingerprint(directory)) != work.fingerprint:
+            raise ValueError(f"{directory} is another model there ({found}, not {work.fingerprint}); copy it anew")
+        return load_engine(work.engine, directory, work.precision)
+
+    def _drain(self, engine: Engine, first: Request) -> None:
+        for finished in engine.stream(self._arriving(first), self.work.sampling, self.work.batch_size):
+            for request, completion in finished:
+                with self.lock:
+                    future = self.answers.pop(request.key)
+                future.set_result(completion)
+
+    def _arriving(self, request: Request) -> Iterator[Request]:
+        yield request
+        with suppress(queue.Empty):
+            while True:
+                yield self.waiting.get_nowait()
+
+    def _device_s(self) -> float:
+        with self.lock:
+            total = self.engine.device_s if self.engine else 0.0
+            new, self.reported_s = total - self.reported_s, total
+        return new
+
+
+def _line(error: Exception) -> str:
+    """An error and its node as one line; a user's mistake without the name of its class."""
+    text = " ".join(str(error).split()) or repr(error)
+    named = text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
+    return f"replica on {socket.gethostname()}: {named}"
