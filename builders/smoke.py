@@ -115,7 +115,8 @@ def _warmed(number: int) -> dict[str, Any]:
     """A fine-tuning run that makes a model of the tiny one; each goes on a little longer than the one before."""
     optimizer = {"lr": 3.0e-3, "schedule": "cosine", "batch_size": 16, "steps": _WARMUP_STEPS + 10 * number}
     validation = {"prompts": NONE, "problems": NONE, "sampling": "greedy"}
-    return {"model": TINY, "demos": WARMUP, "watch": NONE, "optimizer": optimizer, "validation": validation}
+    inputs = {"model": TINY, "demos": WARMUP, "watch": NONE, "steps_from": NONE}
+    return inputs | {"optimizer": optimizer, "validation": validation}
 
 
 def _reduce(section: str, run: dict[str, Any], problems: int) -> None:

@@ -120,7 +120,8 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
         params = Params.model_validate(raw)
     except ValidationError as error:
         raise ValueError("\n".join(f"{name}: {_explain(e)}" for e in error.errors())) from None
-    mistakes = [*_dangling(params), *_ambiguous(params), *_precisions(params), *_report_mistakes(params)]
+    mistakes = [*_dangling(params), *_ambiguous(params), *_precisions(params), *_selections(params)]
+    mistakes += _report_mistakes(params)
     if mistakes:
         raise ValueError("\n".join(f"{name}: {mistake}" for mistake in mistakes))
     return params
@@ -216,6 +217,26 @@ def _precisions(params: Params) -> Iterator[str]:
                 f"preference.{name}.precision: '{run.precision}', but reference.{run.reference}.precision is"
                 f" '{reference.precision}'; set both to the same"
             )
+
+
+def _selections(params: Params) -> Iterator[str]:
+    """A number of steps means the same only in training of the same kind, with batches of the same size."""
+    for section in ("sft", "preference"):
+        runs = getattr(params, section)
+        for name, run in runs.items():
+            place, source = f"{section}.{name}.steps_from", runs.get(run.steps_from)
+            if run.steps_from == NONE:
+                continue
+            if run.steps_from == name:
+                yield f"{place}: '{name}' cannot take its steps from itself; name the run that held problems out"
+            elif source is None:
+                if run.steps_from in table_runs(params, "training"):
+                    yield f"{place}: '{run.steps_from}' is no run of {section}; name one (have {_quoted(runs)})"
+            elif source.validation.prompts == NONE:
+                yield f"{place}: '{run.steps_from}' selects no step: it has no validation.prompts; give it some"
+            elif source.optimizer.batch_size != run.optimizer.batch_size:
+                sizes = f"{source.optimizer.batch_size} against {run.optimizer.batch_size}"
+                yield f"{place}: '{run.steps_from}' has another optimizer.batch_size ({sizes}); set both to the same"
 
 
 def _report_mistakes(params: Params) -> Iterator[str]:

@@ -6,6 +6,7 @@ import annotated_types as at
 from pydantic import Field, model_validator
 
 from schemas.slots import (
+    NONE,
     Checker,
     DemosName,
     ModelName,
@@ -17,6 +18,7 @@ from schemas.slots import (
     ReferenceName,
     SamplingName,
     Section,
+    TrainingOrNone,
 )
 
 
@@ -34,13 +36,9 @@ class Optimizer(Section):
         default=16384, description="tokens of one forward; splits a batch, changes no result"
     )
     epochs: Annotated[float, at.Gt(0)] | None = None
-    steps: Positive | None = Field(default=None, description="optimizer steps; exactly one of `epochs`, `steps`")
-
-    @model_validator(mode="after")
-    def _length(self) -> "Optimizer":
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of `epochs`, `steps`")
-        return self
+    steps: Positive | None = Field(
+        default=None, description="optimizer steps; exactly one of `epochs`, `steps`, the run's `steps_from`"
+    )
 
 
 class Lora(Section):
@@ -66,6 +64,9 @@ class TrainingRun(Section):
     """What all training stages share."""
 
     model: ModelName = Field(description="the model that training starts from")
+    steps_from: TrainingOrNone = Field(
+        description="train for as many steps as this run's best checkpoint had (it held problems out to select one)"
+    )
     optimizer: Optimizer
     validation: Validation
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -74,6 +75,15 @@ class TrainingRun(Section):
     max_tokens: Positive = Field(default=1024, description="longest prompt and completion; longer ones are errors")
     log_every: Positive = 10
     checkpoint_every: Positive = Field(default=200, description="steps between checkpoints that a killed run resumes")
+
+    @model_validator(mode="after")
+    def _length(self) -> "TrainingRun":
+        given = [name for name in ("epochs", "steps") if getattr(self.optimizer, name) is not None]
+        if self.steps_from != NONE and given:
+            raise ValueError(f"`steps_from` says how long to train; remove optimizer.{given[0]}")
+        if self.steps_from == NONE and len(given) != 1:
+            raise ValueError("optimizer: give exactly one of `epochs`, `steps` (or name a run in `steps_from`)")
+        return self
 
 
 class SftRun(TrainingRun):

@@ -59,6 +59,7 @@ preference:
     pairs: own
     reference: own
     loss: dpo_nll
+    steps_from: none
     optimizer: {lr: 1.0e-5, batch_size: 4, steps: 20}
     validation: {prompts: none, problems: none, sampling: greedy}
   plain: {<<: *training, loss: dpo}

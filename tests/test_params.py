@@ -14,9 +14,10 @@ from tests.small_store import PARAMS
 REPOSITORY = Path(__file__).resolve().parent.parent
 OPTIMIZER = {"lr": 0.1, "batch_size": 2, "steps": 3}
 VALIDATION = {"prompts": "train", "problems": "train", "sampling": "explore"}
-SFT = {"model": "base", "demos": "gold", "watch": "none", "optimizer": OPTIMIZER, "validation": VALIDATION}
-DPO = {"model": "base", "pairs": "irpo_0", "reference": "irpo_0", "loss": "dpo", "optimizer": OPTIMIZER,
-       "validation": VALIDATION}  # fmt: skip
+TRAINING = {"model": "base", "steps_from": "none", "optimizer": OPTIMIZER, "validation": VALIDATION}
+SFT = TRAINING | {"demos": "gold", "watch": "none"}
+DPO = TRAINING | {"pairs": "irpo_0", "reference": "irpo_0", "loss": "dpo"}
+AGAIN = SFT | {"steps_from": "plain", "optimizer": {"lr": 0.1, "batch_size": 2}}
 DELETE = object()
 
 
@@ -99,6 +100,22 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"preference.dpo": DPO | {"precision": "bf16"}},
         "preference.dpo.precision: 'bf16', but reference.irpo_0.precision is 'fp32'; set both to the same",
     ),
+    "steps of a run without validation": (
+        {"sft.plain": SFT | {"validation": VALIDATION | {"prompts": "none"}}, "sft.again": AGAIN},
+        "sft.again.steps_from: 'plain' selects no step: it has no validation.prompts; give it some",
+    ),
+    "steps of batches of another size": (
+        {"sft.plain": SFT | {"optimizer": OPTIMIZER | {"batch_size": 4}}, "sft.again": AGAIN},
+        "sft.again.steps_from: 'plain' has another optimizer.batch_size (4 against 2); set both to the same",
+    ),
+    "steps of another kind of training": (
+        {"preference.plain": DPO, "sft.again": AGAIN},
+        "sft.again.steps_from: 'plain' is no run of sft; name one (have 'again', 'm0')",
+    ),
+    "its own steps": (
+        {"sft.again": AGAIN | {"steps_from": "again"}},
+        "sft.again.steps_from: 'again' cannot take its steps from itself; name the run that held problems out",
+    ),
     "ambiguous run": (
         {"demos_correct.gold": {"samples": "irpo_0", "rewards": "irpo_0"}},
         "demos_correct.gold: table 'demos' already has a run 'gold' from 'demos_gold'; rename one",
@@ -142,11 +159,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "both steps and epochs": (
         {"sft.m0.optimizer.epochs": 1},
-        "sft.m0.optimizer: give exactly one of `epochs`, `steps`",
+        "sft.m0: optimizer: give exactly one of `epochs`, `steps` (or name a run in `steps_from`)",
     ),
     "neither steps nor epochs": (
         {"sft.m0.optimizer.steps": DELETE},
-        "sft.m0.optimizer: give exactly one of `epochs`, `steps`",
+        "sft.m0: optimizer: give exactly one of `epochs`, `steps` (or name a run in `steps_from`)",
+    ),
+    "steps_from and steps": (
+        {"sft.m0.steps_from": "m0"},
+        "sft.m0: `steps_from` says how long to train; remove optimizer.steps",
     ),
     "import without a text": (
         {"samples_import.mine": {"problems": "train", "prompts": "none", "path": "f", "columns": {"question": "q"},

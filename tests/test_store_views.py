@@ -227,6 +227,7 @@ sft:
     model: base
     demos: warm
     watch: none
+    steps_from: none
     optimizer: {lr: 0.1, batch_size: 1, steps: 1}
     validation: {prompts: test, problems: test, sampling: s}
 preference: {}

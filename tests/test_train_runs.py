@@ -156,8 +156,8 @@ def test_a_saved_model_is_plain_and_says_where_it_came_from(workspace):
     base = read_record(workspace / "data/models/tiny")
     assert record["provenance"] == {
         "source": "preference", "run": "dpo", "base": {"name": "tiny", "fingerprint": base["fingerprint"]},
-        "data": {"table": "pairs", "run": "sums", "texts": None}, "steps": 6, "selected_step": 2,
-        "trust_remote_code": False,
+        "data": {"table": "pairs", "run": "sums", "texts": None}, "steps": 6, "steps_from": "none",
+        "selected_step": 2, "trust_remote_code": False,
     }  # fmt: skip
     assert set(record["files"]) == set(base["files"])
     for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):

@@ -80,7 +80,7 @@ PARAMS: dict[str, Any] = {
 for _name in ("samples_gold", "samples_import", "demos_gold", "evaluate"):
     PARAMS[_name] = {}
 for _run in (PARAMS["sft"]["warm"], PARAMS["preference"]["dpo"]):
-    _run["validation"] = VALIDATION
+    _run |= {"steps_from": "none", "validation": VALIDATION}
 
 
 def build(root: Path, count: int = 10, changes: dict[str, Any] | None = None) -> None:

@@ -1,7 +1,7 @@
 """What every training loop needs around its steps: resuming, logging, validation, checkpoints, saving at the end."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from builders.model_files import fingerprint, read_record, write_record
 from schemas import TrainingStep
 from schemas.ids import digest, text_hash
-from schemas.sections_training import TrainingRun
+from schemas.sections_training import Optimizer, TrainingRun
+from schemas.slots import NONE
 from stores.parquet import texts_digest
 from stores.paths import run_dir
 from stores.progress import progress
@@ -41,7 +42,7 @@ class Session:
     ):
         self.stage, self.policy, self.validator = stage, policy, validator
         self.config: TrainingRun = stage.config
-        self.schedule = Schedule(self.config.optimizer, n_examples, stage.params.seed)
+        self.schedule = Schedule(timed_optimizer(stage), n_examples, stage.params.seed)
         self.parameters = policy.trainable()
         self.optimizer = adamw(policy.model, self.config.optimizer)
         self.checkpoints = Checkpoints(self._fingerprint(data_hash), policy, self.optimizer)
@@ -56,6 +57,7 @@ class Session:
         model = fingerprint(stage.dir("models", self.config.model))
         libraries = [torch.__version__, transformers.__version__]
         run = [stage.section, self.config.model_dump(), stage.params.seed, model, data_hash, validator]
+        run.append(self.schedule.steps)  # `steps_from` says only where they come from
         return digest([run, self.policy.path, self.policy.device.type, libraries, text_hash("".join(sources))])
 
     def steps(self, watch: Watch = dict, watch_end: Watch | None = None) -> Iterator[int]:
@@ -163,6 +165,7 @@ class Session:
             "base": {"name": self.config.model, "fingerprint": base["fingerprint"]},
             "data": {"table": table, "run": run, "texts": texts_digest(stage.dir(table, run))},
             "steps": self.schedule.steps,
+            "steps_from": self.config.steps_from,
             "selected_step": self.schedule.steps if state.best_step is None else state.best_step,
             "trust_remote_code": base["provenance"].get("trust_remote_code", False),
         }
@@ -170,6 +173,31 @@ class Session:
         stage.write_rows(TrainingStep, (TrainingStep(**row) for row in state.rows))
         stage.cost.tokens, stage.cost.device_s = state.tokens, state.device_s
         stage.after_commit(self.checkpoints.remove)
+
+
+def timed_optimizer(stage: Stage) -> Optimizer:
+    """The run's optimizer with its length, which `steps_from` takes from another run's table.
+
+    Raises ValueError where that run selected no step.
+    """
+    config: TrainingRun = stage.config
+    if config.steps_from == NONE:
+        return config.optimizer
+    step = selected_step(stage.read("training", config.steps_from, ["step", "validation_accuracy"]).to_pylist())
+    if step is None:
+        place = f"{stage.section}.{stage.name}.steps_from"
+        raise ValueError(
+            f"{place}: training run '{config.steps_from}' was never validated; rebuild it with `dvc repro`"
+        )
+    return config.optimizer.model_copy(update={"steps": step})
+
+
+def selected_step(rows: Iterable[Mapping[str, Any]]) -> int | None:
+    """Optimizer steps of the best checkpoint of a run, from its training table: the first of the greatest validation
+    accuracy, as `Session` keeps it. None without validation.
+    """
+    validated = [(row["validation_accuracy"], -row["step"]) for row in rows if row["validation_accuracy"] is not None]
+    return -max(validated)[1] if validated else None
 
 
 def start(stage: Stage) -> None:
