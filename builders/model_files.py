@@ -1,7 +1,8 @@
 """Model directories: what is in them, their fingerprint, and loading. Heavy imports happen inside functions.
 
 A model directory is what `save_pretrained` writes (safetensors only) and `pairwright.json`: the SHA-256 of every file,
-the fingerprint over them, and where the model came from.
+the fingerprint over them, and where the model came from. One that came as a LoRA adapter holds its base, and the
+adapter unmerged in `adapter/`: what loads the model merges them or applies both.
 """
 
 import hashlib
@@ -15,7 +16,11 @@ from stores.model_record import RECORD, read_record
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+ADAPTER = "adapter"
+"""Where a model directory keeps its LoRA adapter, if it has one."""
 _DECIDING = {".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py"}
+_ENGINES = {"script": "scripted", "hosted": "openai"}
+"""Source of a directory without weights -> the engine that answers for it."""
 
 
 def write_record(directory: Path, provenance: dict[str, Any]) -> str:
@@ -41,8 +46,20 @@ def fingerprint(directory: Path) -> str:
     return read_record(directory)["fingerprint"]
 
 
+def check_weights(directory: Path) -> None:
+    """Raises ValueError if a model directory holds no weights but stands for a script or a hosted model."""
+    source = read_record(directory)["provenance"].get("source")
+    if source in _ENGINES:
+        raise ValueError(f"{directory}: made from `{source}`; use engine '{_ENGINES[source]}'")
+
+
+def adapter_of(directory: Path) -> Path | None:
+    """The LoRA adapter of a model directory; None where the weights are all there is."""
+    return directory / ADAPTER if (directory / ADAPTER).is_dir() else None
+
+
 def load_model(directory: Path, dtype: str = "float32") -> "PreTrainedModel":
-    """The causal language model of a directory, on the CPU, in evaluation mode. Never unpickles."""
+    """The causal language model of a directory, on the CPU, in evaluation mode, an adapter merged. Never unpickles."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -50,9 +67,17 @@ def load_model(directory: Path, dtype: str = "float32") -> "PreTrainedModel":
     trusted = read_record(directory)["provenance"].get("trust_remote_code", False)
     model = AutoModelForCausalLM.from_pretrained(
         directory, dtype=dtype, use_safetensors=True, trust_remote_code=trusted, local_files_only=True
-    ).eval()
-    model.set_attn_implementation(plain_attention(model))
+    )
+    if adapter := adapter_of(directory):
+        model = _merged(model, adapter)
+    model.eval().set_attn_implementation(plain_attention(model))
     return model
+
+
+def _merged(model: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()  # pyrefly: ignore
 
 
 def plain_attention(model: "PreTrainedModel") -> str:

@@ -1,5 +1,6 @@
 """A model directory: from the Hub, a local path, a configuration that is initialised here, or a script for tests.
 
+A LoRA adapter's directory is a source too: its base comes from the Hub, or from where the adapter says that it is.
 Whatever the source, the directory holds safetensors weights, the configuration and the tokenizer, and
 `pairwright.json` with the fingerprint and where it all came from. Nothing is ever unpickled, and no code of a model
 is copied or run unless `trust_remote_code` asks for it.
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builders.hub import commit_hash, download
-from builders.model_files import write_record
+from builders.model_files import ADAPTER, adapter_of, write_record
 from schemas.sections import ModelRun
 from schemas.slots import NO_FILE
 from stores.paths import run_dir
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
 SCRIPT = "script.json"
 _FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 _CODE = ("*.py",)
+_ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_TOKENIZER = (
+    "token*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+)
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 _FROM_VOCABULARY = ("vocab_size", "pad_token_id", "eos_token_id", "bos_token_id")
 
@@ -45,10 +56,51 @@ def copy_model(source: Path, directory: Path, trust_remote_code: bool, where: st
     if not source.is_dir():
         raise ValueError(f"{where}: no model directory at '{source}'; download one there, or use `hub` and `revision`")
     patterns = _FILES + (_CODE if trust_remote_code else ())
-    names = sorted({path.name for pattern in patterns for path in source.glob(pattern) if path.is_file()})
-    _check_model(source, names, where)
-    for name in names:
+    names = {path.name for pattern in patterns for path in source.glob(pattern) if path.is_file()}
+    names -= {_ADAPTER_CONFIG, _ADAPTER_WEIGHTS}  # beside a model's own weights, transformers would add the adapter
+    _check_model(source, sorted(names), where)
+    for name in sorted(names):
         shutil.copyfile(source / name, directory / name)
+    if adapter := adapter_of(source):
+        copy_adapter(adapter, directory, where)
+
+
+def copy_adapter(source: Path, directory: Path, where: str) -> None:
+    """Copies a LoRA adapter into `adapter/` of a directory that holds its base. `where` is the place an error names.
+
+    An adapter that brings a tokenizer was trained with it: its tokenizer and chat template replace the base's.
+    Raises ValueError for adapters of other kinds, and without safetensors weights.
+    """
+    kind = _adapter_config(source, where).get("peft_type")
+    if kind != "LORA":
+        raise ValueError(f"{where}: '{source}' is a {kind} adapter, and only LoRA is supported; merge it into its base")
+    if not (source / _ADAPTER_WEIGHTS).is_file():
+        raise ValueError(f"{where}: '{source}' has no {_ADAPTER_WEIGHTS}; save it with `safe_serialization=True`")
+    _check_safetensors(source / _ADAPTER_WEIGHTS, where)
+    (directory / ADAPTER).mkdir()
+    for name in (_ADAPTER_CONFIG, _ADAPTER_WEIGHTS):
+        shutil.copyfile(source / name, directory / ADAPTER / name)
+    if (source / "tokenizer_config.json").is_file():
+        for path in sorted({path for pattern in _TOKENIZER for path in source.glob(pattern)}):
+            shutil.copyfile(path, directory / path.name)
+
+
+def _adapter_config(source: Path, where: str) -> dict[str, Any]:
+    try:
+        return json.loads((source / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{where}: '{source / _ADAPTER_CONFIG}' is no JSON ({error}); download it again") from None
+
+
+def _local_base(adapter: Path, root: Path) -> Path:
+    """The directory that an adapter names as its base, seen from the project's root."""
+    name = _adapter_config(adapter, "path").get("base_model_name_or_path")
+    if not name or not (root / name).is_dir():
+        raise ValueError(
+            f"path: the adapter '{adapter}' is for the base '{name}', and no directory of that name is here;"
+            " give the base's `hub` and `revision` beside `path`"
+        )
+    return root / name
 
 
 def _check_model(source: Path, names: list[str], where: str) -> None:
@@ -157,15 +209,34 @@ def build(stage: Stage, directory: Path) -> dict[str, Any]:
     if config.config is not None:
         texts = vocabulary_texts(stage, config.vocabulary)
         return initialise(config.config, texts, stage.params.seed, directory, "config")
+    if config.path == NO_FILE:
+        copy_model(_snapshot(config), directory, config.trust_remote_code, "hub")
+        return {"source": "hub", "hub": config.hub, "revision": config.revision}
+    source = stage.root / config.path
+    if (source / _ADAPTER_CONFIG).is_file() and not (source / "config.json").is_file():
+        return _build_adapted(config, source, stage.root, directory)
     if config.hub is not None:
-        revision = commit_hash(config.revision, "revision")
-        patterns = _FILES + (_CODE if config.trust_remote_code else ())
-        snapshot = download(config.hub, "model", revision, patterns, "hub")
-        copy_model(snapshot, directory, config.trust_remote_code, "hub")
-        return {"source": "hub", "hub": config.hub, "revision": revision}
-    assert config.path != NO_FILE
-    copy_model(stage.root / config.path, directory, config.trust_remote_code, "path")
+        raise ValueError(f"path: beside `hub`, a LoRA adapter is expected, and '{source}' is none; give one of the two")
+    copy_model(source, directory, config.trust_remote_code, "path")
     return {"source": "path", "path": config.path}
+
+
+def _build_adapted(config: ModelRun, adapter: Path, root: Path, directory: Path) -> dict[str, Any]:
+    """An adapter and its base, from the Hub or from where the adapter says."""
+    base = _snapshot(config) if config.hub else _local_base(adapter, root)
+    if adapter_of(base):
+        raise ValueError(f"path: the base '{base}' of the adapter '{adapter}' has one itself; merge that first")
+    copy_model(base, directory, config.trust_remote_code, "hub" if config.hub else "path")
+    copy_adapter(adapter, directory, "path")
+    named = {"hub": config.hub, "revision": config.revision} if config.hub else {"base": base.as_posix()}
+    return {"source": "adapter", "path": config.path} | named
+
+
+def _snapshot(config: ModelRun) -> Path:
+    """The files of a Hub model at its pinned revision."""
+    assert config.hub is not None
+    patterns = _FILES + (_CODE if config.trust_remote_code else ())
+    return download(config.hub, "model", commit_hash(config.revision, "revision"), patterns, "hub")
 
 
 def run(stage: Stage) -> None:

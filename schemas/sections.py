@@ -14,6 +14,8 @@ from schemas.slots import (
     ModelName,
     ModelOrNone,
     Natural,
+    PairsName,
+    PairsOrNone,
     Positive,
     PredictionsName,
     ProblemsName,
@@ -39,13 +41,16 @@ class Sampling(Section):
 
 
 class ModelRun(Section):
-    """A model directory: exactly one of `hub`, a local `path`, a `config` to initialise, or a `script` for tests."""
+    """A model directory: exactly one of `hub`, a local `path`, a `config` to initialise, or a `script` for tests.
+
+    `path` may be a LoRA adapter; then `hub` may be its base.
+    """
 
     writes: ClassVar = ("models",)
 
     hub: str | None = Field(default=None, description="Hub id, with a pinned `revision`")
     revision: str | None = None
-    path: str = Field(description=f"local model directory, or {NO_FILE}")
+    path: str = Field(description=f"local directory of a model or of a LoRA adapter, or {NO_FILE}")
     config: dict[str, Any] | None = Field(default=None, description="`model_type` and sizes of a model to initialise")
     vocabulary: ProblemsOrNone = Field(description="problems whose words make the tokenizer of an initialised model")
     script: list[str] | None = Field(default=None, description="completions of the `scripted` engine")
@@ -55,7 +60,7 @@ class ModelRun(Section):
     def _one_source(self) -> "ModelRun":
         given = [n for n in ("hub", "config", "script") if getattr(self, n) is not None]
         given += ["path"] if self.path != NO_FILE else []
-        if len(given) != 1:
+        if len(given) != 1 and given != ["hub", "path"]:  # an adapter and its base
             raise ValueError(f"give exactly one of hub, path, config, script (have {', '.join(given) or 'none'})")
         if self.hub and not self.revision:
             raise ValueError("a Hub model needs a pinned `revision` (the commit hash on its Hub page)")
@@ -213,6 +218,19 @@ class OutcomePairsRun(Section):
     max_pairs: Positive | None = Field(default=None, description="cap by seeded subsampling (the paper: 60,000)")
     deduplicate: bool = Field(default=False, description="drop samples whose text an earlier one of the prompt has")
     repeat_pairs: bool = Field(default=True, description="the paper's rule: K above lcm(winners, losers) repeats pairs")
+
+
+class UnionPairsRun(Section):
+    """The pairs of up to four runs together, or those of one run that are of some problems."""
+
+    writes: ClassVar = ("pairs",)
+
+    a: PairsName
+    b: PairsOrNone
+    c: PairsOrNone
+    d: PairsOrNone
+    problems: ProblemsOrNone = Field(description="only pairs of these problems; the others are held out")
+    deduplicate: bool = Field(default=False, description="drop a pair of the same two spans as an earlier one")
 
 
 class Comparison(Section):

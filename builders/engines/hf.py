@@ -11,7 +11,7 @@ import numpy as np
 
 from builders.engines import Finished, Request, no_room
 from builders.engines.decoding import Codec, Encoded
-from builders.model_files import device, load_model, load_tokenizer, positions
+from builders.model_files import check_weights, device, load_model, load_tokenizer, positions
 from schemas.sections import Sampling
 from stores.ledger import Completion
 
@@ -48,10 +48,9 @@ class HfEngine:
     def load(cls, directory: Path, precision: str = "fp32") -> "HfEngine":
         """Loads a model directory onto the device.
 
-        Raises ValueError if it holds a script instead of a model.
+        Raises ValueError if it stands for a script or a hosted model.
         """
-        if (directory / "script.json").exists():
-            raise ValueError(f"{directory}: made from `script`; use engine 'scripted'")
+        check_weights(directory)
         model = load_model(directory, "bfloat16" if precision == "bf16" else "float32")
         return cls(model.to(device()), load_tokenizer(directory))  # pyrefly: ignore
 
