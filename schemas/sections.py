@@ -6,6 +6,7 @@ import annotated_types as at
 from pydantic import Field, model_validator
 
 from schemas.ids import MAX_INDEX
+from schemas.problems import AnswerKind
 from schemas.slots import (
     NO_FILE,
     NONE,
@@ -13,6 +14,7 @@ from schemas.slots import (
     EngineName,
     ModelName,
     ModelOrNone,
+    Name,
     Natural,
     PairsName,
     PairsOrNone,
@@ -74,15 +76,48 @@ class ProblemsRun(Section):
 
     writes: ClassVar = ("problems", "answers", "solutions")
 
-    source: Literal["gsm8k", "math", "arithmetic"]
-    path: str = Field(description=f"local file in the published shape; {NO_FILE}: from the Hub, or generated")
+    source: Literal[
+        "gsm8k", "math", "arc", "svamp", "mathqa", "mathqa_numeric", "aqua", "aime", "odyssey", "metamath", "mmiqc",
+        "reft", "file", "arithmetic",
+    ] = Field(description="a published data set; `file`: any file, by `columns`; `arithmetic`: generated")  # fmt: skip
+    path: str = Field(description=f"local file in the source's shape; {NO_FILE}: from the Hub, or generated")
     revision: str | None = Field(default=None, description="pinned revision of the Hub data set")
+    hub: str | None = Field(default=None, description="Hub data set in the source's shape, instead of the usual one")
+    files: str | None = Field(default=None, description="its files there: a pattern with {split} and {subset}")
+    subset: str | None = Field(default=None, description="part of the Hub data set, as ARC-Challenge (default: all)")
     split: str = Field(description="train, validation or test; a local file's rows are said to be of this split")
     seed: int = Field(default=0, description="for generation and for `shuffle`")
     shuffle: bool = Field(default=False, description="take rows in a seeded random order, to cut out held-out parts")
     skip: Natural = 0
     limit: Positive | None = Field(default=None, description="rows to take after `skip`; generated problems to make")
     steps: tuple[Positive, Positive] | None = Field(default=None, description="arithmetic: least and most steps")
+    all_solutions: bool = Field(
+        default=False, description="keep the solutions of rows that repeat a problem with the same answer"
+    )
+    columns: (
+        dict[Literal["question", "answer", "choices", "solution", "program", "level", "subject", "id"], str] | None
+    ) = Field(default=None, description="file: our name -> the file's column; `question` and `answer` are needed")
+    answer_kind: AnswerKind | None = Field(default=None, description="file: what compares the answers")
+    name: Name | None = Field(default=None, description="file: the data set's name (default: the file's)")
+    licence: str | None = Field(default=None, description="licence of the rows, where the source's own is not it")
+
+    @model_validator(mode="after")
+    def _file(self) -> "ProblemsRun":
+        if self.source != "file":
+            given = [n for n in ("columns", "answer_kind", "name") if getattr(self, n) is not None]
+            if given:
+                raise ValueError(f"{given[0]}: only `source: file` has it; remove it")
+            return self
+        columns = self.columns or {}
+        wanted = {"question", "answer"} | ({"choices"} if self.answer_kind == "choice" else set())
+        if missing := sorted(wanted - set(columns)):
+            raise ValueError(f"columns: map `{missing[0]}` to the file's column")
+        if "choices" in columns and self.answer_kind != "choice":
+            raise ValueError("answer_kind: `choices` go with `choice`")
+        for field in ("answer_kind", "licence"):
+            if getattr(self, field) is None:
+                raise ValueError(f"{field}: `source: file` needs it")
+        return self
 
 
 class PromptsRun(Section):
@@ -91,7 +126,9 @@ class PromptsRun(Section):
     writes: ClassVar = ("prompts",)
 
     problems: ProblemsName
-    template: str = Field(description="name of a file in builders/templates")
+    template: str = Field(
+        description="name of a file in builders/templates, or package:file@hash of one in a package of yours"
+    )
     rendering: Literal["chat", "text"]
     shots: Natural = Field(default=0, description="fixed demonstrations, drawn once with `seed`")
     seed: int = 0
