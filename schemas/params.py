@@ -34,6 +34,7 @@ class Params(Section):
     demos_gold: dict[Name, s.GoldDemosRun]
     demos_correct: dict[Name, s.CorrectDemosRun]
     pairs_outcome: dict[Name, s.OutcomePairsRun]
+    pairs_union: dict[Name, s.UnionPairsRun]
     reference: dict[Name, t.ReferenceRun]
     sft: dict[Name, t.SftRun]
     preference: dict[Name, t.PreferenceRun]

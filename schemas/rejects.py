@@ -18,6 +18,7 @@ Reason = Literal[
     "no_rejected",  # no wrong sample
     "undecided",  # the checker could not tell
     "wrong",  # a wrong sample, where correct ones are wanted
+    "held_out",  # the problem is not among those that a run is restricted to
     "capped",  # above the limit per problem or per run
     "no_solution",  # the problem has no human solution
     "refused",  # the server will not answer this request, however often it is asked

@@ -7,6 +7,7 @@ from schemas.params import Params, references, stage_runs, table_runs
 from schemas.slots import NONE, Section, Slot
 
 _Node = tuple[str, str]
+_ENDS = ("models", "training")
 
 
 class RunSource(NamedTuple):
@@ -22,8 +23,9 @@ def run_sources(params: Params) -> list[RunSource]:
     """The nearest runs of every other table behind each run, in a fixed order.
 
     Inputs are followed breadth first until the table appears: the prompts of a pairs run are those of its samples. A
-    run that a slot names goes before one that merely was written by the same stage; models end the walk, for a model's
-    own training data is no source of ids.
+    run that a slot names goes before one that merely was written by the same stage. A run made of others of its own
+    table (a union of pairs) is as near to their inputs as they are. Models and training end the walk: what another
+    model was trained on is no source of ids.
     """
     sections = {table: table_runs(params, table) for run_class in _classes(params) for table in run_class.writes}
     inputs = {(section, name): list(_slots(section, name, run)) for section, name, run in stage_runs(params)}
@@ -56,10 +58,11 @@ def _nearest(
 ) -> dict[str, list[str]]:
     """Table -> its nearest runs behind one run; the tables that the run's own stage writes are at distance 0."""
     found: dict[str, list[str]] = {table: [start[1]] for table in writes[start]}
-    level, seen = [start], {start}
+    level = _alike(start, inputs, writes, sections)
+    seen = set(level)
     while level:
         named = list(dict.fromkeys(slot for node in level for slot in inputs[node]))
-        level = list(dict.fromkeys((sections[table][run], run) for table, run in named if table != "models"))
+        level = list(dict.fromkeys((sections[table][run], run) for table, run in named if table not in _ENDS))
         level = [node for node in level if node not in seen]
         seen.update(level)
         beside = [(table, run) for section, run in level for table in writes[section, run]]
@@ -69,4 +72,18 @@ def _nearest(
         for table in sorted({table for table, _ in beside} - set(here)):
             here[table] = [run for other, run in beside if other == table]
         found = here | found
+    return found
+
+
+def _alike(
+    start: _Node,
+    inputs: dict[_Node, list[tuple[str, str]]],
+    writes: dict[_Node, tuple[str, ...]],
+    sections: dict[str, dict[str, str]],
+) -> list[_Node]:
+    """A run, and the runs of its own tables that it is made of, and those that they are made of."""
+    found = [start]
+    for node in found:
+        own = [(table, run) for table, run in inputs[node] if table in writes[start] and table not in _ENDS]
+        found += [at for table, run in own if (at := (sections[table][run], run)) not in found]
     return found

@@ -50,6 +50,7 @@ demos_gold: {}
 demos_correct: {}
 pairs_outcome:
   own: {samples: own, rewards: own, gold: none, k: 1}
+pairs_union: {}
 reference:
   own: {pairs: own, model: base}
 sft: {}

@@ -66,6 +66,7 @@ PARAMS: dict[str, Any] = {
     "demos_gold": {"gold": {"samples": "gold", "prompts": "train"}},
     "demos_correct": {"star": {"samples": "irpo_0", "rewards": "irpo_0"}},
     "pairs_outcome": {"irpo_0": {"samples": "irpo_0", "rewards": "irpo_0", "gold": "gold", "k": 2}},
+    "pairs_union": {},
     "reference": {"irpo_0": {"pairs": "irpo_0", "model": "base"}},
     "sft": {},
     "preference": {},

@@ -196,6 +196,13 @@ def test_edges_between_runs_and_settings_are_views(store: Store) -> None:
         ("answers", "train", "problems", ["train"]),
         ("reference_logprobs", "p", "samples", ["a", "g"]),
         ("samples", "a", "demos", []),
+        ("pairs", "both", "samples", ["a", "g", "b"]),
+        ("pairs", "both", "prompts", ["train"]),
+        ("pairs", "both", "problems", ["train"]),
+        ("pairs", "nested", "samples", ["b", "a", "g"]),
+        ("pairs", "part", "problems", ["test"]),
+        ("models", "m2", "prompts", ["test"]),
+        ("models", "m3", "prompts", ["train"]),
     ],
 )
 def test_sources_are_the_nearest_runs_along_the_inputs(table: str, run: str, target: str, expected: list[str]) -> None:
@@ -213,14 +220,26 @@ models: {base: {path: data/none, vocabulary: none, script: ["8"]}}
 prompts:
   train: {problems: train, template: t, rendering: text, demo_samples: none, demo_problems: none}
   test: {problems: test, template: t, rendering: text, demo_samples: none, demo_problems: none}
-samples: {a: {prompts: train, model: m1, engine: scripted, sampling: s, n: 3}}
+samples:
+  a: {prompts: train, model: m1, engine: scripted, sampling: s, n: 3}
+  b: {prompts: train, model: m1, engine: scripted, sampling: s, n: 4}
 samples_gold: {g: {problems: train, ending: "", model: base}}
 samples_import: {}
-predictions: {a: {samples: a, prompts: train, problems: train}}
-rewards: {a: {predictions: a, problems: train}}
+predictions:
+  a: {samples: a, prompts: train, problems: train}
+  b: {samples: b, prompts: train, problems: train}
+rewards:
+  a: {predictions: a, problems: train}
+  b: {predictions: b, problems: train}
 demos_gold: {warm: {samples: g, prompts: train}}
 demos_correct: {}
-pairs_outcome: {p: {samples: a, rewards: a, gold: g, k: 1}}
+pairs_outcome:
+  p: {samples: a, rewards: a, gold: g, k: 1}
+  q: {samples: b, rewards: b, gold: none, k: 1}
+pairs_union:
+  both: {a: p, b: q, c: none, d: none, problems: none}
+  nested: {a: part, b: q, c: none, d: none, problems: none}
+  part: {a: p, b: none, c: none, d: none, problems: test}
 reference: {p: {pairs: p, model: m1}}
 sft:
   m1:
@@ -230,7 +249,20 @@ sft:
     steps_from: none
     optimizer: {lr: 0.1, batch_size: 1, steps: 1}
     validation: {prompts: test, problems: test, sampling: s}
-preference: {}
+preference:
+  m2: &training
+    model: m1
+    pairs: part
+    reference: p
+    loss: dpo
+    steps_from: none
+    optimizer: {lr: 0.1, batch_size: 1, steps: 1}
+    validation: {prompts: test, problems: test, sampling: s}
+  m3:
+    <<: *training
+    steps_from: m2
+    optimizer: {lr: 0.1, batch_size: 1}
+    validation: {prompts: none, problems: none, sampling: s}
 evaluate: {m1: {model: m1, prompts: test, problems: test, engine: scripted, greedy: s, explore: s, k: 0}}
 report: {}
 """

@@ -11,7 +11,7 @@ from builders.model_files import load_tokenizer
 from schemas import Demo, Sample
 from stores.stage import Stage
 from tests import training_world as world
-from train.data import hash_tokens, input_runs, load_demos, load_pairs
+from train.data import hash_tokens, source_runs, load_demos, load_pairs
 from train.packing import Tokens
 
 
@@ -98,7 +98,7 @@ def test_samples_of_gold_runs_and_prompts_of_demos_are_found_through_params(stor
     world.write(store.root, "sums", [world.pair(1, chosen_sample_id=human.sample_id)])
     world.write(store.root, "good", [Demo(prompt_id=like.prompt_id or "", sample_id=human.sample_id)])
     stage = Stage("preference", "dpo", store.root)
-    assert input_runs(stage, "pairs", "sums", "samples") == ["drawn", "human"]
+    assert source_runs(stage, "pairs", "sums", "samples") == ["drawn", "human"]
     assert store.text(store.pairs()[0].chosen.completion) == " Final answer: 5<eos>"
     assert store.text(store.demos()[0].tokens.completion) == " Final answer: 5<eos>"
 

@@ -77,7 +77,7 @@ PARAMS: dict[str, Any] = {
     },
     "report": {},
 }
-for _name in ("samples_gold", "samples_import", "demos_gold", "evaluate"):
+for _name in ("samples_gold", "samples_import", "demos_gold", "pairs_union", "evaluate"):
     PARAMS[_name] = {}
 for _run in (PARAMS["sft"]["warm"], PARAMS["preference"]["dpo"]):
     _run |= {"steps_from": "none", "validation": VALIDATION}

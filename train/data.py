@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from builders.model_files import load_limits
 from builders.rendering import Rendered, completion_ids, ending_id, render
-from schemas.params import run_inputs, table_runs
+from schemas.params import table_runs
+from stores.sources import run_sources
 from stores.stage import Stage
 from train.packing import Tokens
 
@@ -113,11 +114,9 @@ def hash_tokens(sequences: Iterable[Tokens]) -> str:
     return hasher.hexdigest()[:16]
 
 
-def input_runs(stage: Stage, table: str, run: str, input_table: str) -> list[str]:
-    """The runs of `input_table` that a run was made from directly, in the order of its section's fields."""
-    edges = run_inputs(stage.params)
-    found = (e.input_run for e in edges if (e.table, e.run, e.input_table) == (table, run, input_table))
-    return list(dict.fromkeys(found))
+def source_runs(stage: Stage, table: str, run: str, input_table: str) -> list[str]:
+    """The runs that the ids of `input_table` in a run are found in."""
+    return [s.input_run for s in run_sources(stage.params) if s[:3] == (table, run, input_table)]
 
 
 class _Sample(NamedTuple):
@@ -138,9 +137,7 @@ class _Texts:
         sample_columns: tuple[str, ...],
     ):
         self.place, self.tokenizer = f"{table} run '{run}'", tokenizer
-        samples = input_runs(stage, table, run, "samples")
-        prompts = [p for s in samples for p in input_runs(stage, "samples", s, "prompts")]
-        prompts = list(dict.fromkeys([*input_runs(stage, table, run, "prompts"), *prompts]))
+        samples, prompts = (source_runs(stage, table, run, behind) for behind in ("samples", "prompts"))
         wanted = {row[column] for row in rows for column in sample_columns}
         columns = ["sample_id", "text", "finish_reason"]
         found = _referenced(stage, "samples", samples, "sample_id", columns, wanted)

@@ -37,6 +37,7 @@ samples_import:
 predictions: {bench: {samples: bench, prompts: none, problems: bench}}
 rewards: {bench: {predictions: bench, problems: bench}}
 pairs_outcome: {bench: {samples: bench, rewards: bench, gold: none, k: 7}}
+pairs_union: {}
 """
 _UNUSED = (
     "sampling", "models", "prompts", "samples", "samples_gold", "demos_gold", "demos_correct", "reference", "sft",
