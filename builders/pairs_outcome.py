@@ -2,7 +2,8 @@
 
 The paper (arXiv 2404.19733, §2) walks both lists at once and starts a list over when it ends: pair k of a prompt is
 `(winners[k mod |winners|], losers[k mod |losers|])` for k < K. Both are in the order of their samples; gold solutions,
-where asked for, join the winners after them. A prompt with an empty list gives no pair.
+where asked for, join the winners after them. A prompt with an empty list gives no pair. With `chosen: gold` the winners
+are the gold solutions alone and the losers all samples, right or wrong: the pairs of SPIN (arXiv 2401.01335, §4).
 
 Samples and rewards are streamed side by side, whole prompts at a time, as arrays of ids and numbers: no text is read,
 memory is bounded and time is linear. (As one SQL query over the same columns, ordered lists and joins took several
@@ -75,6 +76,8 @@ def build(samples: pa.Table, reward: np.ndarray, gold: pa.Table, config: Outcome
     no pair); `gold` the `COLUMNS` of gold solutions in the order of `sample_id`.
     """
     prompts = _prompts(samples)
+    if config.chosen == "gold":  # a gold solution is better than whatever the model wrote
+        reward = np.zeros(len(samples))
     endless = pc.and_(pc.equal(samples["n_chars"], 0), pc.equal(samples["finish_reason"], "length")).to_numpy()
     usable = ~np.isnan(reward) & ~endless
     if config.deduplicate:

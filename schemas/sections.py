@@ -255,6 +255,16 @@ class OutcomePairsRun(Section):
     max_pairs: Positive | None = Field(default=None, description="cap by seeded subsampling (the paper: 60,000)")
     deduplicate: bool = Field(default=False, description="drop samples whose text an earlier one of the prompt has")
     repeat_pairs: bool = Field(default=True, description="the paper's rule: K above lcm(winners, losers) repeats pairs")
+    chosen: Literal["correct", "gold"] = Field(
+        default="correct",
+        description="gold: gold solutions against all samples, whatever their verdict (SPIN, arXiv 2401.01335)",
+    )
+
+    @model_validator(mode="after")
+    def _gold_is_named(self) -> "OutcomePairsRun":
+        if self.chosen == "gold" and self.gold == NONE:
+            raise ValueError("`chosen: gold` needs gold solutions; name a run of samples_gold in `gold`")
+        return self
 
 
 class UnionPairsRun(Section):

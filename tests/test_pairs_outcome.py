@@ -106,6 +106,21 @@ def test_gold_joins_the_winners_after_them():
     assert sides(built, "c") == [(0, 0, 1), (1, 0, 1), (2, 0, 1)]
 
 
+def test_spin_prefers_gold_to_every_sample_whatever_its_verdict():
+    built = build(
+        *samples_of({"a": "+-?", "b": "++", "c": "+-"}), gold_of("a", "b"), config(k=4, gold="g", chosen="gold")
+    )
+    assert sides(built, "a") == [(0, "gold", 0), (1, "gold", 1), (2, "gold", 2), (3, "gold", 0)]
+    assert sides(built, "b") == [(0, "gold", 0), (1, "gold", 1), (2, "gold", 0), (3, "gold", 1)]
+    assert sides(built, "c") == []
+    assert reasons(built) == {("c", "no_chosen"): 1}
+
+
+def test_spin_needs_gold_solutions():
+    with pytest.raises(ValueError, match="`chosen: gold` needs gold solutions; name a run of samples_gold"):
+        config(chosen="gold")
+
+
 def test_without_repeats_pairs_end_at_the_least_common_multiple():
     built = build(*samples_of({"a": "++---", "b": "+-"}), gold_of(), config(k=10, repeat_pairs=False))
     assert (len(sides(built, "a")), len(sides(built, "b"))) == (6, 1)
