@@ -1,31 +1,27 @@
-"""The command line: each command prints what one method of `Store` (or `Ledger`) returns."""
+"""The command line: each command prints what one method of `Store` (or `Ledger`) returns.
 
-import csv
+Higher layers, and anybody's package, add commands as entry points of the group `pairwright.commands`: a function whose
+parameters Typer understands, or a `typer.Typer` of several. They are looked for only when no command of this module is
+called, and only the one that is called is loaded.
+"""
+
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from enum import StrEnum
-from typing import Annotated, Any
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated
 
 import typer
 
+from stores import ledger_cli
 from stores.plain import printable
+from stores.printing import Format, FormatOption, jsonable, print_rows
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 
-CELL = 80
+app.add_typer(ledger_cli.app, name="ledger")
 
-
-class Format(StrEnum):
-    """How rows are printed."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-
-
-FormatOption = Annotated[Format, typer.Option(help="How to print the rows.")]
+GROUP = "pairwright.commands"
 
 
 @app.callback()
@@ -88,7 +84,7 @@ def describe(
         print_rows(RunRow._fields[1:], [row[1:] for row in found.runs], Format.table)
     if found.example is not None:
         print("\nan example row:")
-        print(printable(json.dumps(found.example, ensure_ascii=False, indent=2, default=_jsonable)))
+        print(printable(json.dumps(found.example, ensure_ascii=False, indent=2, default=jsonable)))
 
 
 @app.command()
@@ -121,55 +117,37 @@ def check(
         raise typer.Exit(1)
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], format: Format) -> None:
-    """Rows on standard output. `table` shortens long cells; `json` (ASCII) and `csv` are whole.
-
-    Only on a terminal does `csv` write out control characters: elsewhere it must read back.
-    """
-    match format:
-        case Format.json:
-            objects = (json.dumps(dict(zip(columns, row, strict=True)), default=_jsonable) for row in rows)
-            print("[" + ",\n ".join(objects) + "]")
-        case Format.csv:
-            writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow(columns)
-            shown = _shown if sys.stdout.isatty() else _plain
-            writer.writerows([shown(value) for value in row] for row in rows)
-        case Format.table:
-            _print_table([_cell(name) for name in columns], [[_cell(value) for value in row] for row in rows])
+def add_commands(arguments: list[str]) -> None:
+    """Adds the command of an entry point that the arguments call, or all of them where they call none of ours."""
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    ours = {command.name or getattr(command.callback, "__name__", None) for command in app.registered_commands}
+    if wanted in ours | {group.name for group in app.registered_groups}:
+        return
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    for point in [found[wanted]] if wanted in found else found.values():
+        _add_command(point, called=point.name == wanted)
 
 
-def _print_table(names: list[str], cells: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    for row in (names, ["─" * width for width in widths], *cells):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"({len(cells)} row{'' if len(cells) == 1 else 's'})")
-
-
-def _cell(value: Any) -> str:
-    text = "" if value is None else str(_plain(value))
-    text = printable(text.replace("\n", "\\n").replace("\t", "\\t"))
-    return text if len(text) <= CELL else text[: CELL - 1] + "…"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | dict | tuple):
-        return json.dumps(value, ensure_ascii=False, default=_jsonable)
-    return value.hex() if isinstance(value, bytes) else value
-
-
-def _shown(value: Any) -> Any:
-    plain = _plain(value)
-    return printable(plain) if isinstance(plain, str) else plain
-
-
-def _jsonable(value: object) -> object:
-    return value.hex() if isinstance(value, bytes) else str(value)
+def _add_command(point: EntryPoint, called: bool) -> None:
+    try:
+        command = point.load()
+    except Exception as error:  # anybody's code: it must not take the list of commands with it
+        if called:
+            raise ValueError(
+                f"{point.name}: '{point.value}' cannot be loaded ({type(error).__name__}: {error})"
+            ) from error
+        app.command(point.name, help=f"Cannot be loaded: {type(error).__name__}: {error}")(lambda: None)
+        return
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=point.name)
+    else:
+        app.command(point.name)(command)
 
 
 def main() -> None:
     """Runs the command line. A user's mistake is one line on standard error and exit code 1."""
     try:
+        add_commands(sys.argv[1:])
         app(prog_name="pairwright")
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -68,10 +68,11 @@ class Ledger:
 
     def __init__(self, root: Path | None = None):
         self.root = root or ledger_dir()
-        with _disk_errors(self.root):
+        self.path = self.root / "ledger.sqlite"
+        with disk_errors(self.path):
             self.root.mkdir(parents=True, exist_ok=True)
-            self.path = self.root / "ledger.sqlite"
-            self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            uri = f"file:{quote(str(self.path))}"
+            self.db = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
             for setting in _SETTINGS:
                 self.db.execute(f"pragma {setting}")
             ledger_schema.ensure(self.db, self.path)
@@ -105,7 +106,7 @@ class Ledger:
         ordered = sorted(set(keys))
         query = f"select {columns} from json_each(?) as asked cross join completions as c on c.key = asked.value"
         for start in range(0, len(ordered), _LOOKUP):
-            with _disk_errors(self.root):
+            with disk_errors(self.path):
                 rows = self.db.execute(query, (json.dumps(ordered[start : start + _LOOKUP]),)).fetchall()
             yield from rows
 
@@ -116,7 +117,7 @@ class Ledger:
         OSError.
         """
         row = (context, model, model_fingerprint, json.dumps(setting, sort_keys=True), time.time())
-        with _disk_errors(self.root), _transaction(self.db):
+        with disk_errors(self.path), transaction(self.db):
             self.db.execute("insert or replace into contexts values (?,?,?,?,?)", row)
         self._check_room()
 
@@ -131,7 +132,7 @@ class Ledger:
         """
         packed = [_row(key, completion) for key, completion in entries]
         tokens = sum(row[3] for row in packed)
-        with _disk_errors(self.root), _transaction(self.db):
+        with disk_errors(self.path), transaction(self.db):
             batch = self.db.execute(
                 "insert into batches (context, model, finished_at, wall_s, device_s, n, n_tokens)"
                 " values (?,?,?,?,?,?,?)",
@@ -227,7 +228,8 @@ def _lock(file: IO[str], context: str) -> None:
 
 
 @contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of a block is committed, or none of it; other writers wait for its end."""
     db.execute("begin immediate")
     try:
         yield
@@ -239,15 +241,15 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
-    """Turns SQLite's errors about the disk into one line with a remedy."""
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns SQLite's errors about a file and its disk into one line with a remedy."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        remedy = f"{root}: {error}; free space or point PAIRWRIGHT_LEDGER elsewhere (what was committed is intact)"
+        remedy = f"{path}: {error}; free space or point PAIRWRIGHT_LEDGER elsewhere (what was committed is intact)"
         raise OSError(errno.ENOSPC if "full" in str(error) else errno.EIO, remedy) from None
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError):
             raise
-        remedy = f"{root / 'ledger.sqlite'}: {error}; restore that file or point PAIRWRIGHT_LEDGER elsewhere"
+        remedy = f"{path}: {error}; restore that file or point PAIRWRIGHT_LEDGER elsewhere"
         raise OSError(errno.EIO, remedy) from None

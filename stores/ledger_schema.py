@@ -37,7 +37,7 @@ INDEX = "create unique index {schema}.completions_key on completions (key);"
 
 def create(db: sqlite3.Connection, schema: str = "main", index: bool = True) -> None:
     """Makes the tables in an empty file; without `index`, for a bulk load that makes it at the end."""
-    for statement in (TABLES + (INDEX if index else "")).format(schema=schema).split(";"):
+    for statement in (TABLES + INDEX * index).format(schema=schema).split(";"):
         db.execute(statement)
     db.execute(f"pragma {schema}.user_version = {VERSION}")
 

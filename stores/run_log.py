@@ -25,6 +25,16 @@ class RunCost:
     tokens: int = 0
 
 
+@contextlib.contextmanager
+def timed(cost: RunCost) -> Iterator[None]:
+    """Adds the seconds of a block to a cost, those of the processes that it started and waited for included."""
+    wall, cpu = time.perf_counter(), sum(os.times()[:4])
+    yield
+    cost.wall_s += time.perf_counter() - wall
+    cost.cpu_s += sum(os.times()[:4]) - cpu
+    cost.finished_at = time.time()
+
+
 class RunLog:
     """An append-only file of one JSON object per line; lines are short, so appends of several processes do not mix."""
 
@@ -34,21 +44,25 @@ class RunLog:
     @contextlib.contextmanager
     def measure(self, stage: str, run: str) -> Iterator[RunCost]:
         """Times the block and appends its cost; the block may add tokens and device seconds."""
-        cost, wall, cpu = RunCost(str(Path.cwd()), stage, run), time.perf_counter(), time.process_time()
-        yield cost
-        cost.wall_s, cost.cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-        cost.finished_at = time.time()
+        cost = RunCost(str(Path.cwd()), stage, run)
+        with timed(cost):
+            yield cost
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(cost)) + os.linesep)
 
     def latest(self, workspace: Path) -> dict[tuple[str, str], RunCost]:
         """(stage, run) -> its last finished execution in a workspace."""
-        found: dict[tuple[str, str], RunCost] = {}
+        here = str(workspace.resolve())
+        return {(cost.stage, cost.run): cost for cost in self._costs() if cost.workspace == here}
+
+    def workspaces(self) -> set[str]:
+        """Every workspace in which a stage has finished."""
+        return {cost.workspace for cost in self._costs()}
+
+    def _costs(self) -> Iterator[RunCost]:
+        """All executions, in the order in which they ended; lines that are none are passed over."""
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(ValueError, TypeError):
-                    cost = RunCost(**json.loads(line))
-                    if cost.workspace == str(workspace.resolve()):
-                        found[cost.stage, cost.run] = cost
-        return found
+                    yield RunCost(**json.loads(line))
