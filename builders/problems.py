@@ -3,22 +3,43 @@
 A window (`skip`, `limit`) is cut out of the rows in file order, or with `shuffle` in an order by a seeded hash of each
 problem. A problem that an earlier row of that order states is a duplicate even where the earlier row lies outside the
 window, so windows of one order share no problem. Every row of the window becomes a problem or a reject.
+
+Rows are streamed into DuckDB, which de-duplicates, cuts and sorts them and spills to disk what exceeds its memory.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from builders import arithmetic
-from builders.hub import commit_hash, download
-from builders.sources import SOURCES, Record
-from builders.sources.files import read_rows
-from schemas import Answer, Problem, Reject, Solution
+from builders.sources import Record
+from builders.sources.reading import published, source_of
+from schemas import Answer, Problem, Solution
 from schemas.ids import digest, problem_id
 from schemas.problems import AnswerKind
 from schemas.sections import ProblemsRun
 from schemas.slots import NO_FILE
+from stores.duck import Duck, sql_file
 from stores.stage import Stage, run_stage
+
+MEMORY = "1GB"
+"""DuckDB's limit, unless `$PAIRWRIGHT_MEMORY` sets another."""
+_BATCH_ROWS = 8_192
+_RECORD = ("question", "answer", "solution", "program", "choices", "answer_kind", "level", "subject", "note")
+_READ = pa.schema(
+    [
+        pa.field("place", pa.int64()),
+        *(pa.field(name, pa.string()) for name in ("problem_id", "located", "order_key")),
+        *(pa.field(name, pa.list_(pa.string()) if name == "choices" else pa.string()) for name in _RECORD),
+        pa.field("blank", pa.bool_()),
+        pa.field("answered", pa.bool_()),
+    ]
+)
+"""What is kept of a record: its place in file order, its key in a shuffled one, and whether it can be a problem."""
 
 
 class Labels(NamedTuple):
@@ -31,74 +52,69 @@ class Labels(NamedTuple):
 
 
 class Built(NamedTuple):
-    """Rows of the tables that a run writes."""
+    """The tables that a run writes, in the order of their keys. Each is streamed once, one after the other."""
 
-    problems: list[Problem]
-    answers: list[Answer]
-    solutions: list[Solution]
-    rejects: list[Reject]
+    problems: Iterator[pa.Table]
+    answers: Iterator[pa.Table]
+    solutions: Iterator[pa.Table]
+    rejects: Iterator[pa.Table]
 
 
-def build(records: Sequence[Record], labels: Labels, config: ProblemsRun) -> Built:
+def build(duck: Duck, records: Iterable[Record], labels: Labels, config: ProblemsRun) -> Built:
     """One problem or one reject per record of the window.
 
     Raises ValueError for a window beyond the records.
     """
-    ids = [problem_id(labels.source, record.question, record.choices) for record in records]
-    order = _order(ids, config)
-    if config.skip >= len(order):
-        raise ValueError(f"skip: {config.skip:,} leaves nothing of the {len(order):,} rows; lower it")
-    first: dict[str, str] = {}
-    built = Built([], [], [], [])
-    for place, i in enumerate(order[: config.skip + (config.limit or len(order))]):
-        record, problem = records[i], ids[i]
-        if place >= config.skip:
-            _add(built, record, problem, first.get(problem), labels)
-        if _usable(record):
-            first.setdefault(problem, record.where)
-    read = min(config.limit or len(order), len(order) - config.skip)
-    assert len(built.problems) + len(built.rejects) == read, "a row was lost"
-    return built
-
-
-def _order(ids: Sequence[str], config: ProblemsRun) -> Sequence[int]:
-    """Row numbers as they are taken. The shuffled order depends on seed and problems alone, not on the file's order."""
-    if not config.shuffle:
-        return range(len(ids))
-    return sorted(range(len(ids)), key=lambda i: (digest([config.seed, ids[i]]), i))
-
-
-def _usable(record: Record) -> bool:
-    return bool(record.question.strip()) and record.answer is not None
-
-
-def _add(built: Built, record: Record, problem: str, earlier: str | None, labels: Labels) -> None:
-    if not record.question.strip():
-        built.rejects.append(Reject(problem_id=problem, reason="empty", detail=record.where))
-    elif record.answer is None:
-        built.rejects.append(Reject(problem_id=problem, reason="no_answer", detail=record.where))
-    elif earlier is not None:
-        detail = f"{record.where} repeats {earlier}"
-        built.rejects.append(Reject(problem_id=problem, reason="duplicate", detail=detail))
-    else:
-        built.problems.append(_problem(record, problem, labels))
-        built.answers.append(Answer(problem_id=problem, answer=record.answer))
-        if record.solution is not None:
-            built.solutions.append(Solution(problem_id=problem, style="natural", index=0, text=record.solution))
-
-
-def _problem(record: Record, problem: str, labels: Labels) -> Problem:
-    return Problem(
-        problem_id=problem,
-        question=record.question,
-        choices=record.choices,
-        level=record.level,
-        subject=record.subject,
-        **labels._asdict(),
+    stop = config.skip + config.limit if config.limit else 1 << 62
+    read = _read(duck, records if config.shuffle else islice(records, stop), labels.source, config)
+    if config.skip >= read:
+        raise ValueError(f"skip: {config.skip:,} leaves nothing of the {read:,} rows; lower it")
+    placed = sql_file(__file__, "problems_placed")
+    duck.execute(f"create temp table placed as {placed}", {"skip": config.skip, "stop": stop})
+    return Built(
+        (_labelled(batch, labels) for batch in duck.batches(sql_file(__file__, "problems_kept"))),
+        duck.batches(sql_file(__file__, "problems_answers")),
+        duck.batches(sql_file(__file__, "problems_solutions"), {"all_solutions": config.all_solutions}),
+        duck.batches(sql_file(__file__, "problems_rejects")),
     )
 
 
-def generated(config: ProblemsRun) -> list[Record]:
+def _read(duck: Duck, records: Iterable[Record], source: str, config: ProblemsRun) -> int:
+    """Fills the table `rows_read`, one row per record; returns their number."""
+    duck.register("batch", _READ.empty_table())
+    duck.execute("create temp table rows_read as from batch")
+    rows, count = iter(records), 0
+    while batch := list(islice(rows, _BATCH_ROWS)):
+        duck.register("batch", _batch(batch, count, source, config))
+        duck.execute("insert into rows_read from batch")
+        count += len(batch)
+    return count
+
+
+def _batch(records: list[Record], start: int, source: str, config: ProblemsRun) -> pa.Table:
+    ids = [problem_id(source, record.question, record.choices) for record in records]
+    keys = [digest([config.seed, identity]) for identity in ids] if config.shuffle else [None] * len(ids)
+    columns = {
+        "place": range(start, start + len(ids)),
+        "problem_id": ids,
+        "located": [record.where for record in records],
+        "order_key": keys,
+        "blank": [not record.question.strip() for record in records],
+        "answered": [record.answer is not None for record in records],
+    }
+    columns |= {name: [getattr(record, name) for record in records] for name in _RECORD}
+    return pa.Table.from_pydict(columns, schema=_READ)
+
+
+def _labelled(rows: pa.Table, labels: Labels) -> pa.Table:
+    """Rows of `problems`: with the columns that are the same for all, and the run's kind of answer where none is."""
+    same = {name: pa.repeat(pa.scalar(value), len(rows)) for name, value in labels._asdict().items()}
+    columns = {name: rows[name] for name in rows.column_names} | {name: same[name] for name in same}
+    columns["answer_kind"] = pc.coalesce(rows["answer_kind"], pa.scalar(labels.answer_kind))
+    return pa.table(columns)
+
+
+def generated(config: ProblemsRun) -> Iterator[Record]:
     """Word problems of a seed's stream as records: those skipped are made too, so that windows are cut as elsewhere.
 
     Raises ValueError for steps out of range, and for more problems than there are.
@@ -106,35 +122,8 @@ def generated(config: ProblemsRun) -> list[Record]:
     assert config.steps is not None
     assert config.limit is not None
     problems = arithmetic.generate(config.seed, config.steps, config.skip + config.limit)
-    return [
-        Record(f"generated problem {i}", p.question, p.answer, p.chain, level=str(p.steps))
-        for i, p in enumerate(problems, 1)
-    ]
-
-
-def published(config: ProblemsRun, root: Path) -> Iterator[Record]:
-    """The records of a source's split.
-
-    Raises ValueError for a missing revision, file or split, and for rows that are not in the source's shape.
-    """
-    parse = SOURCES[config.source].parse
-    for label, path in _files(config, root):
-        for place, row in read_rows(path, label):
-            yield parse(row, place)
-
-
-def _files(config: ProblemsRun, root: Path) -> Iterable[tuple[str, Path]]:
-    """(name, path) of each file. The names hold no directory of this machine, since they are written to rejects."""
-    if config.path != NO_FILE:
-        return [(config.path, root / config.path)]
-    source, revision = SOURCES[config.source], commit_hash(config.revision, "revision")
-    snapshot = download(source.hub, "dataset", revision, [source.files.format(split="*")], "source")
-    pattern = source.files.format(split=config.split)
-    found = sorted(snapshot.glob(pattern))
-    if not found:
-        splits = sorted({path.name.partition("-")[0] for path in snapshot.glob(source.files.format(split="*"))})
-        raise ValueError(f"split: {source.hub} has no split '{config.split}' (have {', '.join(splits)})")
-    return [(f"{source.hub}/{path.relative_to(snapshot).as_posix()}", path) for path in found]
+    for number, p in enumerate(problems, 1):
+        yield Record(f"generated problem {number}", p.question, p.answer, p.chain, level=str(p.steps))
 
 
 def _check(config: ProblemsRun) -> None:
@@ -151,20 +140,26 @@ def _check(config: ProblemsRun) -> None:
 
 def _labels(config: ProblemsRun) -> Labels:
     if config.source == "arithmetic":
-        return Labels("arithmetic", config.split, "number", arithmetic.LICENCE)
-    source = SOURCES[config.source]
+        return Labels("arithmetic", config.split, "number", config.licence or arithmetic.LICENCE)
+    source = source_of(config)
     return Labels(source.name, config.split, source.answer_kind, source.licence)
 
 
 def run(stage: Stage) -> None:
     config: ProblemsRun = stage.config
     _check(config)
-    records = generated(config) if config.source == "arithmetic" else list(published(config, stage.root))
-    built = build(records, _labels(config), config)
-    stage.write_rows(Problem, built.problems)
-    stage.write_rows(Answer, built.answers)
-    stage.write_rows(Solution, built.solutions)
-    stage.reject(built.rejects)
+    records = generated(config) if config.source == "arithmetic" else published(config, stage.root)
+    with Duck(os.environ.get("PAIRWRIGHT_MEMORY", MEMORY)) as duck:
+        built = build(duck, records, _labels(config), config)
+        kept = stage.write(Problem, built.problems)
+        stage.write(Answer, built.answers)
+        stage.write(Solution, built.solutions)
+        dropped = 0
+        for batch in built.rejects:
+            stage.reject(batch)
+            dropped += len(batch)
+        (placed,) = duck.table("select count(*) from placed")[0].to_pylist()
+    assert kept + dropped == placed, "a row was lost"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from schemas.ids import problem_id
 from schemas.params import Params
 from schemas.sections import ProblemsRun
 from schemas.slots import NO_FILE
+from stores.duck import Duck
 from stores.parquet import read_table
 from stores.paths import rejects_dir, run_dir
 from stores.stage import execute
@@ -108,52 +110,124 @@ def test_wrong_columns(row: dict, message: str) -> None:
 # --- windows, duplicates, rejects --------------------------------------------------------------------------------
 
 
+class Rows(NamedTuple):
+    """What `build` makes of some records, as dicts."""
+
+    problems: list[dict]
+    answers: list[dict]
+    solutions: list[dict]
+    rejects: list[dict]
+
+
+def built(records: list[Record], settings: ProblemsRun) -> Rows:
+    with Duck() as duck:
+        return Rows(
+            *([row for batch in rows for row in batch.to_pylist()] for rows in build(duck, records, LABELS, settings))
+        )
+
+
+def questions(records: list[Record], settings: ProblemsRun) -> list[str]:
+    return sorted(row["question"] for row in built(records, settings).problems)
+
+
 def test_every_row_becomes_a_problem_or_a_reject() -> None:
     rows = [record(1, "a"), record(2, "b", None), record(3, "a", "9"), record(4, " "), record(5, "b"), record(6, "b")]
-    built = build(rows, LABELS, config())
-    assert [(p.question, p.answer_kind, p.licence) for p in built.problems] == [
-        ("a", "number", "MIT"),
-        ("b", "number", "MIT"),
+    made = built(rows, config())
+    assert sorted((p["question"], p["answer_kind"], p["licence"], p["split"]) for p in made.problems) == [
+        ("a", "number", "MIT", "train"),
+        ("b", "number", "MIT", "train"),
     ]
-    assert [a.answer for a in built.answers] == ["1", "1"]
-    assert [(r.reason, r.detail) for r in built.rejects] == [
-        ("no_answer", "rows.jsonl line 2"),
-        ("duplicate", "rows.jsonl line 3 repeats rows.jsonl line 1"),
-        ("empty", "rows.jsonl line 4"),
-        ("duplicate", "rows.jsonl line 6 repeats rows.jsonl line 5"),
+    assert [a["answer"] for a in made.answers] == ["1", "1"]
+    assert sorted((r["detail"], r["reason"]) for r in made.rejects) == [
+        ("rows.jsonl line 2", "no_answer"),
+        ("rows.jsonl line 3 repeats rows.jsonl line 1", "duplicate"),
+        ("rows.jsonl line 4", "empty"),
+        ("rows.jsonl line 6 repeats rows.jsonl line 5", "duplicate"),
     ]
-    assert built.rejects[1].problem_id == problem_id("gsm8k", "a", None) == built.problems[0].problem_id
+    (repeated,) = (row for row in made.rejects if "line 3" in row["detail"])
+    assert repeated["problem_id"] == problem_id("gsm8k", "a", None)
+    assert repeated["problem_id"] in {row["problem_id"] for row in made.problems}
+
+
+def test_a_note_says_why_there_is_no_answer() -> None:
+    made = built([record(1, "a", None)._replace(note="its options cannot be told apart"), record(2, "b")], config())
+    assert [row["detail"] for row in made.rejects] == ["rows.jsonl line 1: its options cannot be told apart"]
+
+
+def test_a_kind_of_answer_of_its_own() -> None:
+    made = built([record(1, "a")._replace(answer_kind="choice"), record(2, "b")], config())
+    assert sorted((row["question"], row["answer_kind"]) for row in made.problems) == [("a", "choice"), ("b", "number")]
 
 
 @pytest.mark.parametrize(
-    ("skip", "limit", "questions"), [(0, None, "abcde"), (2, None, "cde"), (0, 2, "ab"), (1, 3, "bcd"), (4, 9, "e")]
+    ("skip", "limit", "expected"), [(0, None, "abcde"), (2, None, "cde"), (0, 2, "ab"), (1, 3, "bcd"), (4, 9, "e")]
 )
-def test_windows_in_file_order(skip: int, limit: int | None, questions: str) -> None:
+def test_windows_in_file_order(skip: int, limit: int | None, expected: str) -> None:
     rows = [record(i, question) for i, question in enumerate("abcde")]
-    built = build(rows, LABELS, config(skip=skip, limit=limit))
-    assert [problem.question for problem in built.problems] == list(questions)
+    assert questions(rows, config(skip=skip, limit=limit)) == list(expected)
 
 
-def test_a_window_beyond_the_rows() -> None:
+def test_a_window_in_file_order_reads_no_further() -> None:
+    def rows() -> Iterator[Record]:
+        yield from (record(i, question) for i, question in enumerate("abc"))
+        raise AssertionError("read beyond the window")
+
+    with Duck() as duck:
+        (batch,) = build(duck, rows(), LABELS, config(skip=1, limit=2)).problems
+    assert sorted(batch["question"].to_pylist()) == ["b", "c"]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_window_beyond_the_rows(shuffle: bool) -> None:
     with pytest.raises(ValueError, match="skip: 5 leaves nothing of the 5 rows"):
-        build([record(i, q) for i, q in enumerate("abcde")], LABELS, config(skip=5))
+        built([record(i, q) for i, q in enumerate("abcde")], config(skip=5, limit=3, shuffle=shuffle))
 
 
 def test_shuffled_windows_share_no_problem_even_with_duplicates() -> None:
     rows = [record(i, f"question {i % 70}") for i in range(100)]
-    windows = [build(rows, LABELS, config(shuffle=True, seed=4, skip=s, limit=25)) for s in (0, 25, 50, 75)]
-    questions = [problem.question for window in windows for problem in window.problems]
-    assert len(questions) == len(set(questions)) == 70
+    windows = [built(rows, config(shuffle=True, seed=4, skip=s, limit=25)) for s in (0, 25, 50, 75)]
+    asked = [problem["question"] for window in windows for problem in window.problems]
+    assert len(asked) == len(set(asked)) == 70
     assert sum(len(window.rejects) for window in windows) == 30
 
 
 def test_the_shuffled_order_depends_on_seed_and_problems_alone() -> None:
     rows = [record(i, f"question {i}") for i in range(60)]
-    held_out = {p.question for p in build(rows, LABELS, config(shuffle=True, seed=1, limit=20)).problems}
-    again = {p.question for p in build(rows[::-1], LABELS, config(shuffle=True, seed=1, limit=20)).problems}
-    other = {p.question for p in build(rows, LABELS, config(shuffle=True, seed=2, limit=20)).problems}
+    held_out = questions(rows, config(shuffle=True, seed=1, limit=20))
+    again = questions(rows[::-1], config(shuffle=True, seed=1, limit=20))
+    other = questions(rows, config(shuffle=True, seed=2, limit=20))
     assert held_out == again != other
-    assert held_out != {f"question {i}" for i in range(20)}
+    assert set(held_out) != {f"question {i}" for i in range(20)}
+
+
+REPEATED = [
+    record(1, "a", "1")._replace(solution="one"),
+    record(2, "a", "1")._replace(solution="another"),
+    record(3, "a", "1")._replace(solution="one"),
+    record(4, "a", "2")._replace(solution="of another answer"),
+    record(5, "a", "1")._replace(solution=None, program="def solution(): return 1"),
+    record(6, "b", "1")._replace(solution="b"),
+    record(7, "a", "1")._replace(solution="a third"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [("natural", 0, "one")]),
+        ({"all_solutions": True}, [("natural", 0, "one"), ("natural", 1, "another"), ("natural", 2, "a third"),
+                                   ("program", 0, "def solution(): return 1")]),
+        ({"all_solutions": True, "limit": 2}, [("natural", 0, "one"), ("natural", 1, "another")]),
+        ({"all_solutions": True, "skip": 1}, []),
+    ],
+)  # fmt: skip
+def test_solutions_of_repeated_problems(changes: dict, expected: list) -> None:
+    """They are kept with their problem: not those of another answer, nor where the problem is in another window."""
+    made = built(REPEATED, config(**changes))
+    asked = problem_id("gsm8k", "a", None)
+    found = [(row["style"], row["index"], row["text"]) for row in made.solutions if row["problem_id"] == asked]
+    assert found == expected
+    assert len(made.problems) + len(made.rejects) == min(changes.get("limit", 7), 7 - changes.get("skip", 0))
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -192,7 +266,11 @@ def test_local_files(tmp_path: Path, name: str, write: Any, third: str) -> None:
     ("name", "content", "message"),
     [
         ("missing.jsonl", None, "^missing.jsonl: no such file; check `path`"),
-        ("rows.csv", b"a,b\n", r"^rows.csv: unknown kind of file; have .jsonl, .jsonl.gz, .parquet"),
+        (
+            "rows.tsv",
+            b"a\tb\n",
+            r"^rows.tsv: unknown kind of file; have .jsonl, .jsonl.gz, .json, .* .parquet",
+        ),
         ("empty.jsonl", b"", "^empty.jsonl: the file has no rows"),
         ("blank.jsonl", b"\n \n", "^blank.jsonl: the file has no rows"),
         ("bad.jsonl", b'{"a": 1}\n{"a": \n', r"^bad.jsonl line 2: not valid JSON \(.* at column 6\); mend the line"),

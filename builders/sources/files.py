@@ -1,15 +1,20 @@
-"""Rows of local files: JSON lines (also gzipped) and Parquet, with errors that name file and row."""
+"""Rows of files (JSON lines, JSON, CSV, each also gzipped; Parquet), streamed, with errors that name the row."""
 
+import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from builders.sources.base import Fields
 
 Located = tuple[str, Fields]
+_CHUNK = 1 << 20
+_MAX_ROW = 64 << 20
+"""Characters of one row of a JSON list: more is no row but a file that is broken."""
+_BETWEEN = " \t\r\n,"
 
 
 def read_rows(path: Path, label: str) -> Iterator[Located]:
@@ -30,15 +35,24 @@ def read_rows(path: Path, label: str) -> Iterator[Located]:
     yield from rows
 
 
-def _json_lines(path: Path, label: str) -> Iterator[Located]:
+def _open(path: Path) -> IO[str]:
     opener: Any = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig") as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield (place := f"{label} line {number}"), _object(line, place)
-        except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
-            raise ValueError(f"{label}: damaged ({error}); download it again") from None
+    return opener(path, "rt", encoding="utf-8-sig", newline="" if ".csv" in path.suffixes else None)
+
+
+def _sound(pieces: Iterable[str], label: str) -> Iterator[str]:
+    """The same pieces of text. Raises ValueError where the file is cut off or holds other bytes than UTF-8."""
+    try:
+        yield from pieces
+    except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{label}: damaged ({error}); download it again") from None
+
+
+def _json_lines(path: Path, label: str) -> Iterator[Located]:
+    with _open(path) as file:
+        for number, line in enumerate(_sound(file, label), 1):
+            if line.strip():
+                yield (place := f"{label} line {number}"), _object(line, place)
 
 
 def _object(line: str, place: str) -> Fields:
@@ -51,13 +65,63 @@ def _object(line: str, place: str) -> Fields:
     return row
 
 
+def _json(path: Path, label: str) -> Iterator[Located]:
+    """The objects of a list, or of a file that holds one object after the other, decoded one by one."""
+    decode, text, number = json.JSONDecoder().raw_decode, "", 0
+    with _open(path) as file:
+        chunks = _sound(iter(lambda: file.read(_CHUNK), ""), label)
+        text = next(chunks, "").lstrip()
+        is_list = text.startswith("[")
+        text = text[1:] if is_list else text
+        while True:
+            text = text.lstrip(_BETWEEN)
+            if is_list and text.startswith("]"):
+                return
+            row, end = _decoded(decode, text) if text else (None, 0)
+            if end == 0:
+                more = next(chunks, "")
+                if not more or len(text) > _MAX_ROW:
+                    break
+                text += more
+                continue
+            number += 1
+            text = text[end:]
+            if not isinstance(row, dict):
+                raise ValueError(f"{label} row {number}: a list of JSON objects is expected, not {type(row).__name__}")
+            yield f"{label} row {number}", row
+    if text or is_list:
+        raise ValueError(f"{label} row {number + 1}: not valid JSON, or cut off; mend the file")
+
+
+def _decoded(decode: Callable[[str], tuple[Any, int]], text: str) -> tuple[Any, int]:
+    """The value at the start of a text and where it ends; 0 where it goes on beyond the text."""
+    try:
+        return decode(text)
+    except json.JSONDecodeError:
+        return None, 0
+
+
+def _csv(path: Path, label: str) -> Iterator[Located]:
+    csv.field_size_limit(_MAX_ROW)
+    with _open(path) as file:
+        rows = csv.DictReader(_sound(file, label), strict=True)
+        try:
+            for number, row in enumerate(rows, 1):
+                if None in row or None in row.values():
+                    counts = f"{len(rows.fieldnames or ())} columns are named in its first line"
+                    raise ValueError(f"{label} row {number}: more or fewer cells than the {counts}; quote its commas")
+                yield f"{label} row {number}", row
+        except csv.Error as error:
+            raise ValueError(f"{label}: not readable as CSV near line {rows.line_num} ({error}); mend it") from None
+
+
 def _parquet(path: Path, label: str) -> Iterator[Located]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches():
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=8_192):
             for row in batch.to_pylist():
                 number += 1
                 yield f"{label} row {number}", row
@@ -65,4 +129,7 @@ def _parquet(path: Path, label: str) -> Iterator[Located]:
         raise ValueError(f"{label}: not a readable Parquet file ({' '.join(str(error).split())})") from None
 
 
-_READERS = {".jsonl": _json_lines, ".jsonl.gz": _json_lines, ".parquet": _parquet}
+_READERS = {
+    ".jsonl": _json_lines, ".jsonl.gz": _json_lines, ".json": _json, ".json.gz": _json, ".csv": _csv, ".csv.gz": _csv,
+    ".parquet": _parquet,
+}  # fmt: skip
