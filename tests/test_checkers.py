@@ -322,8 +322,9 @@ def test_the_checker_follows_the_answer_kind_unless_it_is_named() -> None:
         "latex",
         "latex",
     ]
-    with pytest.raises(ValueError, match="kind 'choice'"):
-        checker_for("choice", "auto")
+    assert [checker_for(kind, "auto") for kind in ("choice", "program")] == ["choice", "program"]
+    with pytest.raises(ValueError, match="kind 'essay'"):
+        checker_for("essay", "auto")
     with pytest.raises(ValueError, match="no checker 'nubmer'"):
         get_checker("nubmer")
 

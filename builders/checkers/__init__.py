@@ -1,6 +1,10 @@
 """Checkers: each finds the final answer in a completion and compares it with a gold answer.
 
-A checker never executes what a model wrote. Nothing heavy is imported here, nor DuckDB, so training can use them too.
+Nothing that a model wrote is executed in this process: programs run in a sandbox. Nothing heavy is imported here, nor
+DuckDB, so training can use checkers too.
+
+Your own checker is a class in a package of yours, named in params as `my_package.checks:Exact@2`. Its `version` is
+`"2"`, which is how DVC learns that it has changed; `builders.checkers.base.PureChecker` gives it all but two methods.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,21 +53,68 @@ class Checker(Protocol):
 _CHECKERS = {
     "number": "builders.checkers.number:NumberChecker",
     "latex": "builders.checkers.latex:LatexChecker",
+    "choice": "builders.checkers.choice:ChoiceChecker",
+    "program": "builders.checkers.program:ProgramChecker",
+    "text": "builders.checkers.text:TextChecker",
+    "irpo": "builders.checkers.irpo:IrpoChecker",
+    "irpo_math": "builders.checkers.irpo:IrpoMathChecker",
+    "step_dpo": "builders.checkers.step_dpo:StepDpoChecker",
+    "w2s_gsm8k": "builders.checkers.weak_to_strong:W2sGsm8kChecker",
+    "w2s_math": "builders.checkers.weak_to_strong:W2sMathChecker",
+    "reft_number": "builders.checkers.reft:ReftNumberChecker",
+    "reft_choice": "builders.checkers.reft:ReftChoiceChecker",
+    "reft_program": "builders.checkers.program:ReftProgramChecker",
 }
 """Name -> where its class is; imported when it is used."""
 
-_BY_ANSWER_KIND = {"number": "number", "latex": "latex"}
+_BY_ANSWER_KIND = {kind: kind for kind in ("number", "latex", "choice", "program")}
+_NEEDED = ("extract", "normalise", "matches", "version", "rule", "rule_version", "__enter__", "__exit__")
 
 
 def get_checker(name: str) -> Checker:
-    """A new checker by name; use it in a `with` block.
+    """A new checker by name, one of ours or `package.module:Class@version`; use it in a `with` block.
 
-    Raises ValueError for an unknown name.
+    Raises ValueError for an unknown name, and for a user's checker that is not there, incomplete, or another version.
     """
+    if "@" in name:
+        return _users_own(name)
     if name not in _CHECKERS:
-        raise ValueError(f"no checker '{name}' (have {', '.join(sorted(_CHECKERS))})")
+        remedy = "or your own as package.module:Class@version"
+        raise ValueError(f"no checker '{name}' (have {', '.join(sorted(_CHECKERS))}; {remedy})")
     module, _, attribute = _CHECKERS[name].partition(":")
     return getattr(import_module(module), attribute)()
+
+
+def _users_own(name: str) -> Checker:
+    place, _, version = name.rpartition("@")
+    module, _, attribute = place.partition(":")
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"checker '{name}': {error}; install its package, or run where it can be imported") from None
+    if not isinstance(found, type):
+        raise ValueError(f"checker '{name}': module {module} has no class '{attribute}'")
+    missing = [needed for needed in _NEEDED if not hasattr(found, needed)]
+    if missing:
+        remedy = "derive it from builders.checkers.base.PureChecker, or add them"
+        raise ValueError(f"checker '{name}': {attribute} has no {', '.join(missing)}; {remedy}")
+    checker = found()
+    if str(checker.version) != version:
+        raise ValueError(
+            f"checker '{name}': {attribute}.version is '{checker.version}'; write @{checker.version} in params, so that"
+            " DVC rebuilds what it decides"
+        )
+    if ":" in checker.rule:
+        raise ValueError(f"checker '{name}': the name of its rule, '{checker.rule}', must not contain a colon")
+    checker.name = name
+    return checker
+
+
+def extract(checker: Checker, prefill: str, text: str, choices: Sequence[str] | None = None) -> str | None:
+    """`checker.extract`, given the problem's options too if the checker says that it reads them."""
+    if choices is not None and getattr(checker, "reads_choices", False):
+        return checker.extract(prefill, text, choices)  # type: ignore[call-arg]
+    return checker.extract(prefill, text)
 
 
 def checker_for(answer_kind: str, configured: str) -> str:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from builders.checkers import Pairs, _ignore
+from builders.checkers.latex_forms import INTEGER, MAX_CHARS, canonical, is_prose
 from builders.checkers.markers import (
     Marker,
     Span,
@@ -32,19 +33,12 @@ from builders.checkers.markers import (
 )
 from builders.checkers.workers import WorkerPool
 
-MAX_CHARS = 1_000
-"""Longer answers are not parsed; they equal only themselves, and are undecided otherwise."""
 TIMEOUT_S = 5.0
 """CPU seconds that one comparison may take."""
 
-_NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-−]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|\n")
-_STYLE = re.compile(r"(?<!\\)(?:\\(?:left|right|displaystyle|limits)(?![A-Za-z])|\\[!,;:$])|\$")
-_TEXT = re.compile(r"\\text(?:rm|bf|it|normal)?\s{0,4}\{")
-_THOUSANDS = re.compile(r"(?<=\d)(?:,?\\!|\\[,;:])(?=\d{3}(?!\d))")
-_SPACE = re.compile(r"\s+")
-_INTEGER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)")
 
 
 class LatexChecker:
@@ -56,6 +50,7 @@ class LatexChecker:
 
     def __init__(self, workers: int | None = None, timeout_s: float = TIMEOUT_S):
         self.pool = WorkerPool(Path(__file__).with_name("latex_worker.py"), workers, timeout_s)
+        self.undecided: set[tuple[str, str]] = set()
 
     @property
     def version(self) -> str:
@@ -83,29 +78,30 @@ class LatexChecker:
         return boxed or _last_expression(full, 0, len(full), len(prefill))
 
     def normalise(self, extracted: str) -> str | None:
-        """Without what only styles: spaces, `\\left`, `\\dfrac`, dollar signs, a full stop, thousands separators."""
-        before, text = "", extracted.strip()
-        if len(text) > MAX_CHARS:
-            return text
-        while text != before:
-            before, text = text, _simpler(text)
-        return text or None
+        """Without what only styles (`canonical`); of a sentence, the last expression or number in it."""
+        said = _last_expression(extracted, 0, len(extracted), 0) if is_prose(extracted) else None
+        return canonical(said or extracted) or None
 
     def matches(self, pairs: Pairs, advance: Callable[[int], None] = _ignore) -> list[bool | None]:
         """Whether math-verify finds each (extracted, gold) equal; None where it ran out of time or crashed."""
         forms = [(self.normalise(extracted) or "", self.normalise(gold) or "") for extracted, gold in pairs]
         settled = {form: _obvious(*form) for form in forms}
-        hard = [form for form, verdict in settled.items() if verdict is None and max(map(len, form)) <= MAX_CHARS]
+        hard = [form for form, verdict in settled.items() if verdict is None and self._can_be_settled(form)]
         advance(len(pairs) - len(hard))
         settled.update(zip(hard, self.pool.run(hard, advance), strict=True))
+        self.undecided.update(form for form in hard if settled[form] is None)
         return [settled[form] for form in forms]
+
+    def _can_be_settled(self, form: tuple[str, str]) -> bool:
+        """Not one that cost its time-out before, nor one too long."""
+        return form not in self.undecided and max(map(len, form)) <= MAX_CHARS
 
 
 def _obvious(extracted: str, gold: str) -> bool | None:
     """What the canonical forms alone decide; an empty one equals nothing."""
     if extracted == gold or not extracted or not gold:
         return extracted == gold != ""
-    return False if _INTEGER.fullmatch(extracted) and _INTEGER.fullmatch(gold) else None
+    return False if INTEGER.fullmatch(extracted) and INTEGER.fullmatch(gold) else None
 
 
 def _after(full: str, marker: Marker, kept: int) -> str | None:
@@ -125,6 +121,11 @@ def _is_sentence(words: str) -> bool:
     return len([word for word in _WORD.findall(words) if word not in ("and", "or")]) > 1
 
 
+def _is_words(environment: str) -> bool:
+    """Whether a dollar sign was an amount's, and what follows up to the next one is text."""
+    return "\\" not in environment and _is_sentence(environment)
+
+
 def _first_number(words: str) -> str | None:
     number = _NUMBER.search(words)
     return number[0] if number else None
@@ -133,21 +134,8 @@ def _first_number(words: str) -> str | None:
 def _last_expression(full: str, start: int, end: int, kept: int) -> str | None:
     """The last environment or bare number that has a digit, else the last environment: a closing `for all $n$` is
     seldom the answer."""
-    found = [*math_spans(full, start, end), *((m[0], Span(*m.span())) for m in _NUMBER.finditer(full, start, end))]
+    environments = [(answer, span) for answer, span in math_spans(full, start, end) if not _is_words(answer)]
+    found = [*environments, *((m[0], Span(*m.span())) for m in _NUMBER.finditer(full, start, end))]
     found = [(answer, span) for answer, span in found if answer and span.end > kept]
     last = max(found, key=lambda item: (any(c.isdigit() for c in item[0]), item[1].end), default=None)
     return last[0] if last else None
-
-
-def _simpler(text: str) -> str:
-    text = _THOUSANDS.sub("", text)
-    text = _STYLE.sub(" ", text.strip().rstrip(".\\").replace("{,}", ","))
-    text = re.sub(r"\\[dt]frac(?![A-Za-z])", r"\\frac", text).replace("−", "-").replace("\\%", "%")
-    text = _TEXT.sub(r"\\text{", text)
-    text = _SPACE.sub(lambda space: " " if _between_words(space) else "", text)
-    return text.replace(",", "").removeprefix("+") if _INTEGER.fullmatch(text) else text
-
-
-def _between_words(space: re.Match[str]) -> bool:
-    before, after = space.string[: space.start()][-1:], space.string[space.end() :][:1]
-    return before.isalnum() and after.isalnum()

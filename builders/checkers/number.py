@@ -76,7 +76,7 @@ class NumberChecker:
 
     def normalise(self, extracted: str) -> str | None:
         """The value as a decimal, or as `numerator/denominator` where that never ends; None if it is no number."""
-        value = _value(extracted)
+        value = number_value(extracted)
         return None if value is None else _canonical(value)
 
     def matches(self, pairs: Pairs, advance: Callable[[int], None] = _ignore) -> list[bool | None]:
@@ -87,7 +87,7 @@ class NumberChecker:
 
     @staticmethod
     def _equal(extracted: str, gold: str) -> bool:
-        a, b = _value(extracted), _value(gold)
+        a, b = number_value(extracted), number_value(gold)
         return a == b if a is not None and b is not None else extracted.strip() == gold.strip()
 
 
@@ -109,7 +109,7 @@ def _last(matches: Iterable[re.Match[str]], kept: int) -> str | None:
     return last[0].strip() if last and last.end() > kept else None
 
 
-def _value(written: str) -> Fraction | None:
+def number_value(written: str) -> Fraction | None:
     """The exact value of a text that is one number, with or without a unit; None for any other."""
     text = _plain(written.strip())
     match = _NUMBER.search(text) if len(text) <= MAX_CHARS else None

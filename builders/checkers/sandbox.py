@@ -1,0 +1,151 @@
+"""Runs a program that a model wrote, in a worker process of pydantic-monty, and says what it came to.
+
+Monty is an interpreter of its own for a part of Python: it has no files, network, processes or environment to give
+away, and it runs in a process that is killed when it does not end by itself. Only text comes back from there. Clock
+and random numbers are fixed, so that a program comes to the same value every time.
+"""
+
+import builtins
+import datetime
+import importlib.metadata
+import re
+import weakref
+from typing import Any, NamedTuple, cast
+
+TIME_S = 2.0
+"""Seconds that a program may run; half as much again and its worker is killed."""
+MEMORY = 64 << 20
+"""Bytes of heap."""
+RECURSION = 1_000
+PRINTED = 10_000
+"""Bytes that a program may print."""
+MAX_VALUE = 400
+"""A longer value is cut there; it equals nothing any more."""
+RECYCLE = 10_000
+"""Programs after which a worker is replaced."""
+
+_PRELUDE = "import math\n_pairwright_str, _pairwright_type = str, type\n"
+"""ReFT's programs may use `math` unasked; a program may call its own variables `str` or `type`."""
+_RESULT = (
+    "\n_pairwright_value = ({})\n[_pairwright_type(_pairwright_value).__name__, _pairwright_str(_pairwright_value)]"
+)
+_MISSING_NAME = re.compile(r"name '(\w+)' is not defined")
+_MISSING_MODULE = re.compile(r"No module named '([\w.]+)'")
+_MISSING_METHOD = re.compile(r"'(\w+)' object has no attribute '(\w+)'")
+_LIMITS = {
+    "feed time limit exceeded": "limit of time",
+    "memory limit exceeded": "limit of memory",
+    "Exceeds the limit (": "limit of digits",
+}
+"""What Monty says -> what we say: the same words every time, since they are stored."""
+_LACKING = (
+    "NotImplementedError: The monty", "NotImplementedError: Wildcard", "ModuleNotFoundError", "ImportError",
+    "AttributeError: module", "PermissionError",
+)  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """What a program came to: its value as text and the name of its type, or the `error` that ended it.
+
+    `undecided` says that the sandbox is why: it lacks what the program needs, or ended it at a limit.
+    """
+
+    value: str | None = None
+    kind: str = "NoneType"
+    printed: str = ""
+    error: str | None = None
+    undecided: bool = False
+
+
+class Sandbox:
+    """Runs one program at a time, each in a fresh session. The worker starts with the first and ends with `close`."""
+
+    version = f"pydantic-monty {importlib.metadata.version('pydantic-monty')}"
+
+    def __init__(self, time_s: float = TIME_S):
+        self.time_s = time_s
+        self.missing: dict[str, re.Pattern[str]] = {}
+        self.pool: Any = None
+        self.closing: weakref.finalize | None = None
+
+    def run(self, program: str, result: str = "None") -> Outcome:
+        """The value of the expression `result` after `program`.
+
+        Imports of modules that the sandbox lacks are left out, since many programs never use what they import; one
+        that does is undecided.
+        """
+        dropped: dict[str, str] = {}
+        while True:
+            kept = self._without_missing(program, dropped)
+            outcome = self._feed(_PRELUDE + kept + _RESULT.format(result))
+            module = _MISSING_MODULE.search(outcome.error or "")
+            if module is None or module[1] in self.missing:
+                return _blamed(outcome, dropped)
+            name = re.escape(module[1])
+            self.missing[module[1]] = re.compile(
+                rf"^([ \t]*)(?:import[ \t]+{name}(?:[ \t]+as[ \t]+(\w+))?|from[ \t]+{name}[ \t]+import[ \t]+([^#\n(]+))"
+                r"[ \t]*(?=#|$)",
+                re.MULTILINE,
+            )
+
+    def _without_missing(self, program: str, dropped: dict[str, str]) -> str:
+        """`program` without imports of `missing` modules; `dropped` gets the names that these would have bound."""
+        for module, statement in self.missing.items():
+
+            def leave_out(found: re.Match[str], module: str = module) -> str:
+                names = [part.split()[-1] for part in (found[3] or found[2] or module.split(".")[0]).split(",")]
+                dropped.update(dict.fromkeys(names, module))
+                return found[1] + "pass"
+
+            program = statement.sub(leave_out, program) if module in program else program
+        return program
+
+    def _feed(self, source: str) -> Outcome:
+        """Everything that Monty raises is an outcome: the program's own mistake, or a limit."""
+        from pydantic_monty import CollectString, MontyCrashedError, MontyError
+
+        printed = CollectString(max_bytes=PRINTED)
+        try:
+            with self._session() as session:
+                kind, value = session.feed_run(source, print_callback=printed)
+        except MontyCrashedError as error:
+            return Outcome(error="limit of time" if error.timed_out else "crash", undecided=True)
+        except MontyError as error:
+            return Outcome(error=f"{type(error.exception()).__name__}: {error.exception()}")
+        return Outcome(value[:MAX_VALUE], kind, printed.output)
+
+    def _session(self) -> Any:
+        if self.pool is None:
+            from pydantic_monty import Monty
+
+            self.pool = Monty(max_processes=1, max_checkouts_per_worker=RECYCLE).__enter__()
+            # a checker that nobody leaves must not leave its worker behind
+            self.closing = weakref.finalize(self, self.pool.__exit__, None, None, None)
+        limits = {"max_feed_duration_secs": self.time_s, "max_memory": MEMORY, "max_recursion_depth": RECURSION}
+        clock = {"datetime": datetime.datetime(2000, 1, 1), "sleep": "zero", "random_start": {"seed": 0}}
+        return self.pool.checkout(limits=limits, os_policy=cast(Any, clock))
+
+    def close(self) -> None:
+        """Ends the worker; the sandbox may be used again."""
+        if self.closing is not None:
+            self.closing()
+        self.pool = self.closing = None
+
+
+def _blamed(outcome: Outcome, dropped: dict[str, str]) -> Outcome:
+    """The outcome, `undecided` if its error is the sandbox's and CPython might have known better."""
+    error = outcome.error
+    if error is None or outcome.undecided:
+        return outcome
+    limit = next((said for words, said in _LIMITS.items() if words in error), None)
+    name, method = _MISSING_NAME.search(error), _MISSING_METHOD.search(error)
+    if limit:
+        return outcome._replace(error=limit, undecided=True)
+    if name and name[1] in (*dropped, "sympy"):
+        return outcome._replace(error=f"no module {dropped.get(name[1], name[1])}", undecided=True)
+    lacking = (
+        error.startswith(_LACKING)
+        or (name and hasattr(builtins, name[1]))
+        or (method and hasattr(getattr(builtins, method[1], None), method[2]))
+    )
+    return outcome._replace(undecided=bool(lacking))
