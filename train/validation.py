@@ -6,11 +6,11 @@ test data.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from builders.checkers import Checker, checker_for, get_checker
+from builders.checkers import Checker, checker_for, extract, get_checker
 from builders.engines import COMPLETED, Engine, Request
 from builders.engines.hf import HfEngine
 from schemas import Chat
@@ -28,11 +28,12 @@ MakeEngine = Callable[[PreTrainedModel, PreTrainedTokenizerBase], Engine]
 
 
 class Question(NamedTuple):
-    """A prompt, its problem's gold answer, and the name of the checker that compares."""
+    """A prompt, its problem's gold answer, the name of the checker that compares, and the problem's options."""
 
     request: Request
     gold: str
     checker: str
+    choices: tuple[str, ...] | None = None
 
 
 class Validator:
@@ -72,7 +73,7 @@ class Validator:
         for name in sorted({q.checker for q in self.questions}):
             with self.make_checker(name) as checker:
                 mine = [q for q in self.questions if q.checker == name]
-                found = [(checker.extract(q.request.prefill, texts[q.request.key]), q.gold) for q in mine]
+                found = [(extract(checker, q.request.prefill, texts[q.request.key], q.choices), q.gold) for q in mine]
                 pairs = [(answer, gold) for answer, gold in found if answer is not None]
                 yield sum(verdict is True for verdict in checker.matches(pairs))
 
@@ -101,7 +102,7 @@ def load_validator(stage: Stage) -> Validator | None:
 
 
 def _questions(stage: Stage, prompts: str, problems: str, checker: str, place: str) -> Iterable[Question]:
-    kinds = {row["problem_id"]: row for row in _rows(stage, "problems", problems, "split", "answer_kind")}
+    kinds = {row["problem_id"]: row for row in _rows(stage, "problems", problems, "split", "answer_kind", "choices")}
     if any(row["split"] == "test" for row in kinds.values()):
         raise ValueError(
             f"{place}.problems: '{problems}' holds test problems, and a checkpoint chosen on them would make every test"
@@ -113,8 +114,9 @@ def _questions(stage: Stage, prompts: str, problems: str, checker: str, place: s
         if problem in kinds and problem in answers:
             messages = tuple(Chat(**m) for m in prompt["messages"])
             request = Request(prompt["prompt_id"], messages, prompt["prefill"], prompt["rendering"])
-            yield Question(request, answers[problem], checker_for(kinds[problem]["answer_kind"], checker))
+            name, choices = checker_for(kinds[problem]["answer_kind"], checker), kinds[problem]["choices"]
+            yield Question(request, answers[problem], name, choices and tuple(choices))
 
 
-def _rows(stage: Stage, table: str, run: str, *columns: str) -> list[dict[str, str]]:
+def _rows(stage: Stage, table: str, run: str, *columns: str) -> list[dict[str, Any]]:
     return stage.read(table, run, ["problem_id", *columns]).to_pylist()

@@ -8,11 +8,13 @@ Workers are programs of their own, not forks: the parent may hold threads, a GPU
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,7 +43,7 @@ class _Worker:
         # -P: the program's directory must not become a place to import from
         command = [sys.executable, "-P", str(program), str(timeout_s)]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0, process_group=0
         )
         self.wall_s, self.buffer, self.ready = timeout_s * WALL_PER_CPU, b"", False
         self.task: int | None = None
@@ -73,7 +75,9 @@ class _Worker:
         return [json.loads(line)] if newline else []
 
     def kill(self) -> None:
-        self.process.kill()
+        """Ends the process and whatever it has started: they are one group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
