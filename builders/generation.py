@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import compress, islice
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from schemas import Chat, Reject, Sample, arrow_schema
 from schemas.ids import digest, sample_id, text_hash
 from schemas.rejects import Reason
 from schemas.sections import Sampling
+from stores.estimates import announce
 from stores.ledger import Completion, Ledger
 from stores.progress import progress
 from stores.stage import Stage
@@ -50,6 +51,11 @@ class Setting(NamedTuple):
             sampling.pop("top_p")
         seed = None if greedy else self.seed
         return digest([self.model_fingerprint, sampling, seed, self.precision])
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """What the ledger notes of a context, beside the model."""
+        return {"sampling": self.sampling.model_dump(), "seed": self.seed, "precision": self.precision}
 
 
 def prompts_of(stage: Stage, run: str) -> Prompts:
@@ -96,6 +102,7 @@ def answer(
         left, total = sum(int(mask.sum()) for mask in missing), sum(map(len, missing))
         if not left:
             return Spent()
+        announce(ledger, setting.context, setting.model, setting.model_fingerprint, setting.noted, total, left)
         running = engine()
         began, tokens = running.device_s, 0
         wanted = _wanted(prompts, setting, n, missing)
