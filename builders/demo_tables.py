@@ -21,4 +21,5 @@ def write_demos(stage: Stage, duck: Duck, query: str, params: dict[str, Any] | N
     """
     duck.execute(f"create temp table candidates as {query}", params)
     stage.write(Demo, duck.batches(_DEMOS), digest=["demo_text_hash"])
-    stage.reject(duck.table(_REJECTS))
+    for rejects in duck.batches(_REJECTS):
+        stage.reject(rejects)

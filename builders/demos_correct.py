@@ -7,9 +7,10 @@ has the text, if `deduplicate`); `capped` (`max_per_problem` earlier ones were t
 
 from builders.demo_tables import write_demos
 from stores.duck import Duck, sql_file
-from stores.stage import Stage, run_stage
+from stores.stage import Stage, partitioned, run_stage
 
 
+@partitioned()
 def run(stage: Stage) -> None:
     """Writes one run of demos from correct samples.
 
@@ -17,8 +18,8 @@ def run(stage: Stage) -> None:
     """
     config = stage.config
     with Duck() as duck:
-        duck.view("samples", "samples", [stage.dir("samples", config.samples)])
-        duck.view("rewards", "rewards", [stage.dir("rewards", config.rewards)])
+        duck.view("samples", "samples", [stage.dir("samples", config.samples)], stage.scope)
+        duck.view("rewards", "rewards", [stage.dir("rewards", config.rewards)], stage.scope)
         _check_rewards(stage, duck)
         params = {"max_per_problem": config.max_per_problem, "deduplicate": config.deduplicate}
         write_demos(stage, duck, sql_file(__file__, "demos_correct"), params)

@@ -63,7 +63,7 @@ def prompts_of(stage: Stage, run: str) -> Prompts:
 
     Raises ValueError if it has none.
     """
-    if not stage.rows("prompts", run):
+    if not stage.rows("prompts", run, whole=True):
         raise ValueError(f"prompts run '{run}' is empty; there is nothing to ask")
     return partial(_chunks, stage, run)
 

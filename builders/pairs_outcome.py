@@ -10,25 +10,27 @@ memory is bounded and time is linear. (As one SQL query over the same columns, o
 times the CPU.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builders.streams import RowStream, whole_groups
+from builders.streams import PROBLEM, ProblemStream, RowStream, whole_groups
 from schemas import Pair, Reject, Sample, arrow_schema
 from schemas.ids import digest
 from schemas.sections import OutcomePairsRun
 from schemas.slots import NONE
 from stores.progress import progress
-from stores.stage import Stage, run_stage
+from stores.stage import Finish, Stage, partitioned, run_stage
 
 COLUMNS = ("sample_id", "text_hash", "n_chars", "n_tokens", "finish_reason")
 SAMPLE_COLUMNS = (*COLUMNS, "prompt_id", "n_prompt_tokens")
 DIGEST = ("chosen_text_hash", "rejected_text_hash")
 GOLD_REWARD = 1.0
+NO_GOLD = arrow_schema(Sample).empty_table().select(COLUMNS)
 
 
 class Built(NamedTuple):
@@ -244,19 +246,23 @@ def _rejects(
     return pa.table(dict(zip(schema.names, columns, strict=True))).cast(schema)
 
 
-def stream(stage: Stage, gold: pa.Table) -> Iterator[Built]:
+def stream(stage: Stage) -> Iterator[Built]:
     """Pairs and rejects of a run, some whole prompts at a time.
 
     Raises ValueError if the rewards are not those of the samples, or a sample answers no prompt.
     """
     config = stage.config
     rewards = RowStream(stage.scan("rewards", config.rewards, ["sample_id", "reward"]))
+    gold = ProblemStream(_gold(stage), "sample_id")
     foreign = f"rewards run '{config.rewards}' was not made from samples run '{config.samples}'"
     for samples in whole_groups(_answers(stage), "prompt_id"):
         judged = rewards.take(len(samples))
         if len(judged) != len(samples) or not pc.all(pc.equal(judged["sample_id"], samples["sample_id"])).as_py():
             raise ValueError(foreign)
-        yield build(samples, judged["reward"].to_numpy().astype(np.float64), gold, config)
+        first, last = (samples["prompt_id"][row].as_py()[:PROBLEM] for row in (0, -1))
+        solved = gold.between(first, last)
+        reward = judged["reward"].to_numpy().astype(np.float64)
+        yield build(samples, reward, NO_GOLD if solved is None else solved, config)
     if len(rewards.take(1)):
         raise ValueError(foreign)
 
@@ -268,51 +274,49 @@ def _answers(stage: Stage) -> Iterator[pa.Table]:
         yield samples
 
 
-def gold_solutions(stage: Stage) -> pa.Table:
+def _gold(stage: Stage) -> Iterable[pa.Table]:
     """The gold samples that join the winners; none where the run names none."""
-    if stage.config.gold == NONE:
-        return arrow_schema(Sample).empty_table().select(COLUMNS)
-    return stage.read("samples", stage.config.gold, COLUMNS)
+    return () if stage.config.gold == NONE else stage.scan("samples", stage.config.gold, COLUMNS)
 
 
-def cap(stage: Stage, gold: pa.Table) -> np.ndarray | None:
-    """Which of all pairs stay under `max_pairs`: a uniform subsample, seeded. None where no cap applies."""
-    if stage.config.max_pairs is None:
-        return None
-    total = sum(len(built.pairs) for built in stream(stage, gold))
-    if total <= stage.config.max_pairs:
-        return None
+def capped(stage: Stage) -> Finish | None:
+    """Keeps at most `max_pairs` of a run's pairs, where that is set."""
+    return None if stage.config.max_pairs is None else partial(_capped, stage)
+
+
+def _capped(stage: Stage, pairs: Iterator[pa.Table], total: int) -> Iterator[pa.Table]:
+    """A uniform subsample, seeded; the others are rejects."""
+    limit, seen = stage.config.max_pairs, 0
+    if total <= limit:
+        yield from pairs
+        return
     seed = int(digest([stage.params.seed, stage.name]), 16)
-    chosen = np.random.default_rng(seed).choice(total, stage.config.max_pairs, replace=False)
     keep = np.zeros(total, dtype=bool)
-    keep[chosen] = True
-    return keep
-
-
-def run(stage: Stage) -> None:
-    """Writes one pairs run."""
-    gold = gold_solutions(stage)
-    keep = cap(stage, gold)
-
-    def pairs() -> Iterator[pa.Table]:
-        seen = 0
-        with progress(f"pairs {stage.name}", stage.rows("samples", stage.config.samples), "samples") as bar:
-            for built in stream(stage, gold):
-                stage.reject(built.rejects)
-                bar.advance(built.n_samples)
-                kept = built.pairs
-                if keep is not None:
-                    mask = keep[seen : seen + len(kept)]
-                    stage.reject(_above_cap(kept.filter(~mask), stage.config.max_pairs))
-                    seen, kept = seen + len(kept), kept.filter(mask)
-                yield kept
-
-    stage.write(Pair, pairs(), digest=DIGEST)
+    keep[np.random.default_rng(seed).choice(total, limit, replace=False)] = True
+    for batch in pairs:
+        mask = keep[seen : seen + len(batch)]
+        seen += len(batch)
+        stage.reject(_above_cap(batch.filter(~mask), limit))
+        yield batch.filter(mask)
 
 
 def _above_cap(pairs: pa.Table, limit: int) -> pa.Table:
     ranks = pc.binary_join_element_wise(f"above {limit} pairs, rank", pairs["rank"].cast(pa.string()), " ")
     return _rejects(pairs["problem_id"], pairs["prompt_id"], None, "capped", ranks)
+
+
+@partitioned(finish=capped)
+def run(stage: Stage) -> None:
+    """Writes one pairs run."""
+
+    def pairs() -> Iterator[pa.Table]:
+        with progress(f"pairs {stage.name}", stage.rows("samples", stage.config.samples), "samples") as bar:
+            for built in stream(stage):
+                stage.reject(built.rejects)
+                bar.advance(built.n_samples)
+                yield built.pairs
+
+    stage.write(Pair, pairs(), digest=DIGEST)
 
 
 if __name__ == "__main__":

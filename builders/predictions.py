@@ -1,18 +1,24 @@
 """`predictions`: one row per sample, the final answer that it states. No gold answer is read.
 
-Extraction is streamed in the order of sample_id; a text that an earlier sample of the same batch has is not read again.
+Extraction is streamed in the order of sample_id, in several processes where that pays; a text that an earlier sample of
+the same batch has is not read again.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from builders.checkers import Checker, checker_for, get_checker
-from schemas import Prediction, Sample, arrow_schema
+from builders.checkers import Checker, checker_for, extract, get_checker
+from builders.parallel import by_range
+from builders.streams import ProblemStream
+from schemas import Prediction, arrow_schema
 from schemas.slots import NONE
-from stores.parquet import open_part, part_files
 from stores.progress import Progress, progress
-from stores.stage import Stage, run_stage
+from stores.stage import Stage, partitioned, run_stage
 
 SAMPLE_COLUMNS = ["sample_id", "prompt_id", "problem_id", "text"]
 Answer = tuple[str | None, str | None]
@@ -22,75 +28,113 @@ Answer = tuple[str | None, str | None]
 def predict(samples: pa.Table, prompts: pa.Table | None, problems: pa.Table, checker: str) -> pa.Table:
     """`predictions` rows of samples (`sample_id`, `prompt_id`, `problem_id`, `text`), in the order of sample_id.
 
-    `prompts` (None: there is no prefill) needs `prompt_id`, `prefill`; `problems` needs `problem_id`, `answer_kind`.
+    `prompts` (None: there is no prefill) needs `prompt_id`, `prefill`; `problems` needs `problem_id`, `answer_kind`
+    and `choices`; both in the order of their ids.
 
     Raises ValueError as `Extractor` does.
     """
-    extractor = Extractor(prompts, problems, checker)
-    return pa.Table.from_batches([*extractor.rows([samples])], arrow_schema(Prediction)).sort_by("sample_id")
+    with Extractor([prompts] if prompts is not None else None, [problems], checker) as extractor:
+        rows = extractor.rows([samples.sort_by("sample_id")])
+        return pa.concat_tables([arrow_schema(Prediction).empty_table(), *rows])
 
 
 class Extractor:
-    """Finds answers, with the prefills of a prompts run and the answer kinds of a problems run at hand."""
+    """Finds answers, with the prefills of a prompts run, and the answer kinds and options of a problems run.
 
-    def __init__(self, prompts: pa.Table | None, problems: pa.Table, checker: str):
-        self.prefills = _column(prompts, "prompt_id", "prefill") if prompts is not None else None
-        kinds = _column(problems, "problem_id", "answer_kind")
-        names = {kind: checker_for(kind, checker) for kind in set(kinds.values())}
-        checkers = {name: get_checker(name) for name in set(names.values())}
-        self.checkers: dict[str, Checker] = {problem: checkers[names[kind]] for problem, kind in kinds.items()}
+    Both are streams that are read along with the samples, so that only those of one batch are in memory. A context
+    manager: leaving it ends the processes of its checkers.
+    """
 
-    def rows(self, batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
-        """`predictions` rows, a batch for a batch.
+    def __init__(self, prompts: Iterable[pa.Table] | None, problems: Iterable[pa.Table], checker: str):
+        self.prompts = None if prompts is None else ProblemStream(prompts, "prompt_id")
+        self.problems, self.configured = ProblemStream(problems, "problem_id"), checker
+        self.checkers: dict[str, Checker] = {}
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stack.close()
+
+    def rows(self, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """`predictions` rows, a table for each batch that has some; all samples are in the order of `sample_id`.
 
         Raises ValueError for a sample whose problem or prompt is not in the runs that were given.
         """
-        schema = arrow_schema(Prediction)
         for batch in batches:
-            seen: dict[tuple[str, str, str], Answer] = {}
-            samples = zip(*(batch[column].to_pylist() for column in SAMPLE_COLUMNS), strict=True)
-            rows = [dict(zip(schema.names, self._row(*sample, seen=seen), strict=True)) for sample in samples]
-            yield pa.RecordBatch.from_pylist(rows, schema)
+            if len(batch):
+                yield self._rows(batch)
 
-    def _row(
-        self, sample: str, prompt: str | None, problem: str, text: str, seen: dict[tuple[str, str, str], Answer]
-    ) -> tuple[str, str | None, str | None, str, str]:
-        checker = self.checkers.get(problem)
-        if checker is None:
-            raise ValueError(f"sample {sample}: its problem is not in `problems`; name the run that its prompts are of")
-        prefill = self._prefill(sample, prompt)
-        key = (checker.name, prefill, text)
-        if key not in seen:
-            extracted = checker.extract(prefill, text)
-            seen[key] = extracted, None if extracted is None else checker.normalise(extracted)
-        return sample, *seen[key], f"{checker.name}:{checker.rule}", checker.rule_version
+    def _rows(self, batch: pa.Table) -> pa.Table:
+        ends = pc.min_max(batch["problem_id"]).as_py()
+        problems = _lookup(self.problems, ends, "problem_id", "answer_kind", "choices")
+        prefills = None if self.prompts is None else _lookup(self.prompts, ends, "prompt_id", "prefill")
+        seen: dict[tuple[Any, ...], Answer] = {}
+        found = []
+        for sample, prompt, problem, text in zip(*(batch[c].to_pylist() for c in SAMPLE_COLUMNS), strict=True):
+            if problem not in problems:
+                lacking = "its problem is not in `problems`; name the run that its prompts are of"
+                raise ValueError(f"sample {sample}: {lacking}")
+            kind, choices = problems[problem]
+            checker, prefill = self._checker(kind), _prefill(prefills, sample, prompt)
+            key = (checker.name, prefill, text, choices and tuple(choices))
+            if key not in seen:
+                answer = extract(checker, prefill, text, choices)
+                seen[key] = answer, None if answer is None else checker.normalise(answer)
+            found.append((*seen[key], f"{checker.name}:{checker.rule}", checker.rule_version))
+        columns = [batch["sample_id"], *zip(*found, strict=True)]
+        return pa.table(dict(zip(Prediction.model_fields, columns, strict=True)), schema=arrow_schema(Prediction))
 
-    def _prefill(self, sample: str, prompt: str | None) -> str:
-        if self.prefills is None or prompt is None:
-            return ""
-        if prompt not in self.prefills:
-            raise ValueError(f"sample {sample}: its prompt is not in `prompts`; name the run that it answers")
-        return self.prefills[prompt]
+    def _checker(self, kind: str) -> Checker:
+        if kind not in self.checkers:
+            self.checkers[kind] = self.stack.enter_context(get_checker(checker_for(kind, self.configured)))
+        return self.checkers[kind]
 
 
-def _column(table: pa.Table, key: str, value: str) -> dict[str, str]:
-    return dict(zip(table[key].to_pylist(), table[value].to_pylist(), strict=True))
+def _lookup(stream: ProblemStream, ends: dict[str, str], key: str, *values: str) -> dict[str, tuple]:
+    """`key` -> `values` of the problems of a batch."""
+    rows = stream.between(ends["min"], ends["max"])
+    if rows is None:
+        return {}
+    found = zip(*(rows[value].to_pylist() for value in values), strict=True)
+    return dict(zip(rows[key].to_pylist(), found, strict=True))
 
 
-def run(stage: Stage) -> None:
-    """Streams the samples; of prompts and problems only a narrow column is held."""
+def _prefill(prefills: dict[str, tuple] | None, sample: str, prompt: str | None) -> str:
+    if prefills is None or prompt is None:
+        return ""
+    if prompt not in prefills:
+        raise ValueError(f"sample {sample}: its prompt is not in `prompts`; name the run that it answers")
+    return prefills[prompt][0]
+
+
+def extracted(stage: Stage) -> Iterator[pa.Table]:
+    """The predictions of a stage's scope, a batch of samples at a time."""
     config = stage.config
-    prompts = None if config.prompts == NONE else stage.read("prompts", config.prompts, ["prompt_id", "prefill"])
-    problems = stage.read("problems", config.problems, ["problem_id", "answer_kind"])
-    extractor = Extractor(prompts, problems, config.checker)
-    parts = part_files(stage.dir("samples", config.samples))
-    total = sum(open_part(part, Sample).metadata.num_rows for part in parts)
+    prompts = None if config.prompts == NONE else stage.scan("prompts", config.prompts, ["prompt_id", "prefill"])
+    problems = stage.scan("problems", config.problems, ["problem_id", "answer_kind", "choices"])
+    with Extractor(prompts, problems, config.checker) as extractor:
+        yield from extractor.rows(stage.scan("samples", config.samples, SAMPLE_COLUMNS))
+
+
+@partitioned()
+def run(stage: Stage) -> None:
+    """Streams the samples, and prompts and problems beside them.
+
+    Raises ValueError for a kind of answer that no checker compares, before any sample is read.
+    """
+    for batch in stage.scan("problems", stage.config.problems, ["answer_kind"]):
+        for kind in batch["answer_kind"].unique().to_pylist():
+            checker_for(kind, stage.config.checker)
+    total = stage.rows("samples", stage.config.samples)
     with progress("predictions", total, "samples") as bar:
-        batches = stage.scan("samples", config.samples, SAMPLE_COLUMNS)
-        stage.write(Prediction, _shown(extractor.rows(batches), bar))
+        stage.write(Prediction, _shown(by_range(extracted, stage, total), bar))
 
 
-def _shown(batches: Iterable[pa.RecordBatch], bar: Progress) -> Iterator[pa.RecordBatch]:
+def _shown(batches: Iterable[pa.Table], bar: Progress) -> Iterator[pa.Table]:
     for batch in batches:
         yield batch
         bar.advance(len(batch))

@@ -22,7 +22,7 @@ from schemas.ids import digest, prompt_id
 from schemas.sections import PromptsRun
 from schemas.slots import NONE
 from stores.parquet import rows_to_table
-from stores.stage import Stage, run_stage
+from stores.stage import Stage, partitioned, run_stage
 
 TEMPLATES = Path(__file__).parent / "templates"
 _PLACE = re.compile(r"\{(question|choices|completion)\}")
@@ -165,9 +165,10 @@ def _candidates(stage: Stage, config: PromptsRun) -> Iterator[Demonstration]:
     if NONE in (config.demo_samples, config.demo_problems):
         raise ValueError(f"shots: {config.shots} need `demo_samples` and `demo_problems` to draw from")
     columns = ["problem_id", "question", "choices"]
-    asked = {row["problem_id"]: row for row in stage.read("problems", config.demo_problems, columns).to_pylist()}
+    problems = stage.read("problems", config.demo_problems, columns, whole=True)
+    asked = {row["problem_id"]: row for row in problems.to_pylist()}
     wanted = ["sample_id", "problem_id", "text", "finish_reason"]
-    for row in stage.read("samples", config.demo_samples, wanted).to_pylist():
+    for row in stage.read("samples", config.demo_samples, wanted, whole=True).to_pylist():
         problem = asked.get(row["problem_id"])
         if problem is None:
             raise ValueError(f"demo_problems: '{config.demo_problems}' lacks the problem of sample {row['sample_id']}")
@@ -183,6 +184,7 @@ def _tables(stage: Stage, config: PromptsRun) -> Iterator[pa.Table]:
         yield rows_to_table(Prompt, build(batch.to_pylist(), template, config.rendering, demos, config.shots))
 
 
+@partitioned()
 def run(stage: Stage) -> None:
     config: PromptsRun = stage.config
     written = stage.write(Prompt, _tables(stage, config))

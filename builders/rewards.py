@@ -5,14 +5,25 @@ not read. `undecided` (the checker ran out of time or crashed) has no reward, an
 sample whose problem has no gold answer; a reject with the reason `no_answer` tells the two apart.
 """
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from builders.checkers import get_checker
+from builders.checkers import Checker, get_checker
 from schemas import Reward
-from stores.duck import Duck, sql_file
-from stores.progress import progress
-from stores.stage import Stage, run_stage
+from stores.duck import Duck, literal, sql_file
+from stores.progress import Progress, progress
+from stores.stage import Stage, partitioned, run_stage
+
+_CHECKERS = "select distinct regexp_replace(extractor, ':[^:]*$', '') as checker from predictions order by all"
+_COMPARED = pa.schema(
+    [("checker", pa.string()), ("extracted", pa.string()), ("gold", pa.string()), ("matches", pa.bool_())]
+)
 
 
 def judge(predictions: pa.Table, answers: pa.Table) -> pa.Table:
@@ -21,42 +32,56 @@ def judge(predictions: pa.Table, answers: pa.Table) -> pa.Table:
     `answers` needs `problem_id`, `answer`. The checker is the one that extracted. As in the stage, a sample whose
     problem has no gold answer is undecided.
     """
-    with Duck() as duck:
+    with Duck() as duck, tempfile.TemporaryDirectory() as directory:
         duck.register("predictions", predictions)
         duck.register("answers", answers)
-        compare(duck)
+        compare(duck, Path(directory))
         return duck.table(sql_file(__file__, "rewards"))
 
 
-def compare(duck: Duck) -> None:
-    """Adds the tables `comparisons` and `checkers`, which `rewards.sql` joins with `predictions` and `answers`."""
-    pairs = duck.table(sql_file(__file__, "rewards_pairs"))
-    names = duck.table("select distinct split_part(extractor, ':', 1) as checker from predictions order by all")
-    versions, compared = [], [pairs.slice(0, 0).append_column("matches", pa.array([], pa.bool_()))]
-    with progress("rewards", len(pairs), "answers") as bar:
-        for name in names["checker"].to_pylist():
-            mine = pairs.filter(pc.equal(pairs["checker"], name))
-            with get_checker(name) as checker:
-                found = checker.matches(_tuples(mine), bar.advance)
-                versions.append(checker.version)
-            compared.append(mine.append_column("matches", pa.array(found, pa.bool_())))
-    duck.register("comparisons", pa.concat_tables(compared))
+def compare(duck: Duck, directory: Path) -> None:
+    """Adds the tables `comparisons` and `checkers`, which `rewards.sql` joins with `predictions` and `answers`.
+
+    Comparisons are made a batch at a time and kept in a file of `directory`, for there may be one per sample.
+    """
+    names = duck.table(_CHECKERS)
+    pairs = sql_file(__file__, "rewards_pairs")
+    duck.execute(f"create temp table stated as {pairs}")
+    total = duck.table("select count(*) as n from stated")["n"][0].as_py()
+    path = directory / "comparisons.parquet"
+    with ExitStack() as stack:
+        checkers = {name: stack.enter_context(get_checker(name)) for name in names["checker"].to_pylist()}
+        bar = stack.enter_context(progress("rewards", total, "answers"))
+        file = stack.enter_context(pq.ParquetWriter(path, _COMPARED))
+        for batch in duck.batches("select * from stated"):
+            for compared in _compared(checkers, batch, bar):
+                file.write_table(compared)
+        versions = [checker.version for checker in checkers.values()]
+    duck.execute(f"create or replace view comparisons as select * from read_parquet({literal(str(path))})")
     duck.register("checkers", names.append_column("version", pa.array(versions, pa.string())))
 
 
-def _tuples(pairs: pa.Table) -> list[tuple[str, str]]:
-    return list(zip(pairs["extracted"].to_pylist(), pairs["gold"].to_pylist(), strict=True))
+def _compared(checkers: dict[str, Checker], pairs: pa.Table, bar: Progress) -> Iterator[pa.Table]:
+    """Answers and what each came to, checker by checker."""
+    for name in pairs["checker"].unique().to_pylist():
+        mine = pairs.filter(pc.equal(pairs["checker"], name))
+        golds = list(zip(mine["extracted"].to_pylist(), mine["gold"].to_pylist(), strict=True))
+        found = checkers[name].matches(golds, bar.advance)
+        yield mine.append_column("matches", pa.array(found, pa.bool_())).cast(_COMPARED)
 
 
+@partitioned()
 def run(stage: Stage) -> None:
     """Writes the rewards of one predictions run."""
     config = stage.config
+    stage.scratch.mkdir(parents=True, exist_ok=True)
     with Duck() as duck:
-        duck.view("predictions", "predictions", [stage.dir("predictions", config.predictions)])
-        duck.view("answers", "answers", [stage.dir("answers", config.problems)])
-        compare(duck)
+        duck.view("predictions", "predictions", [stage.dir("predictions", config.predictions)], stage.scope)
+        duck.view("answers", "answers", [stage.dir("answers", config.problems)], stage.scope)
+        compare(duck, stage.scratch)
         stage.write(Reward, duck.batches(sql_file(__file__, "rewards")))
-        stage.reject(duck.table(sql_file(__file__, "rewards_rejects")))
+        for rejects in duck.batches(sql_file(__file__, "rewards_rejects")):
+            stage.reject(rejects)
 
 
 if __name__ == "__main__":

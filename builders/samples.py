@@ -11,9 +11,10 @@ from builders.generation import Setting, answer, prompts_of, sample_rows
 from builders.model_files import fingerprint
 from schemas import Sample
 from stores.ledger import Ledger
-from stores.stage import Stage, run_stage
+from stores.stage import Stage, partitioned, run_stage
 
 
+@partitioned()
 def run(stage: Stage) -> None:
     """Writes one samples run.
 

@@ -14,7 +14,7 @@ from schemas import Reject, Sample
 from schemas.ids import digest, sample_id
 from schemas.slots import NONE
 from stores.duck import Duck, sql_file
-from stores.stage import Stage, run_stage
+from stores.stage import Stage, partitioned, run_stage
 
 MODEL = "gold"
 
@@ -40,13 +40,14 @@ def build(solved: pa.Table, style: str, ending: str, counter: TokenCounter | Non
     return given_samples(rows, counter)
 
 
+@partitioned()
 def run(stage: Stage) -> None:
     """Writes one run of gold samples."""
     config = stage.config
     counter = None if config.model == NONE else TokenCounter(stage.dir("models", config.model))
     with Duck() as duck:
         for table in ("problems", "solutions", "answers"):
-            duck.view(table, table, [stage.dir(table, config.problems)])
+            duck.view(table, table, [stage.dir(table, config.problems)], stage.scope)
         query = sql_file(__file__, "samples_gold")
         batches = duck.batches(query, {"style": config.style, "ending": config.ending})
         stage.write(Sample, _kept(stage, batches, counter))

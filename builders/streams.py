@@ -6,6 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+PROBLEM = 16
+"""Characters of a problem's id, with which all ids below it begin."""
+
 
 class RowStream:
     """A stream of batches from which any number of rows can be taken, in order."""
@@ -24,6 +27,32 @@ class RowStream:
         rows = pa.concat_tables(parts)
         self._rest = rows.slice(count)
         return rows.slice(0, count)
+
+
+class ProblemStream:
+    """A stream of batches in the order of a column that starts with the problem's id, read problem by problem."""
+
+    def __init__(self, batches: Iterable[pa.Table], column: str):
+        self._batches, self._column = iter(batches), column
+        self._held: list[pa.Table] = []
+
+    def between(self, first: str, last: str) -> pa.Table | None:
+        """The rows of the problems from `first` to `last`, both included; None if the stream has none at all.
+
+        Calls go forward: neither end is ever before that of an earlier call.
+        """
+        while not self._held or self._held[-1][self._column][-1].as_py()[:PROBLEM] <= last:
+            batch = next(self._batches, None)
+            if batch is None:
+                break
+            self._held += [batch] if len(batch) else []
+        if not self._held:
+            return None
+        rows = pa.concat_tables(self._held)
+        problems = pc.utf8_slice_codeunits(rows[self._column], 0, PROBLEM)
+        rows = rows.filter(pc.greater_equal(problems, first))
+        self._held = [rows] if len(rows) else self._held[-1:]
+        return rows.filter(pc.less_equal(pc.utf8_slice_codeunits(rows[self._column], 0, PROBLEM), last))
 
 
 def whole_groups(batches: Iterable[pa.Table], column: str) -> Iterator[pa.Table]:

@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from schemas import TABLES, arrow_schema
+from stores.buckets import WHOLE, Scope, condition
 from stores.parquet import open_part, part_files
 
 BATCH_ROWS = 65_536
@@ -46,13 +47,16 @@ class Duck:
     def __exit__(self, *_: object) -> None:
         self.con.close()
 
-    def view(self, name: str, table: str, directories: Sequence[Path]) -> None:
+    def view(self, name: str, table: str, directories: Sequence[Path], scope: Scope = WHOLE) -> None:
         """A view `name` over runs of `table` (no directories: an empty one), checked to be of that table.
 
-        Columns that an older version lacks are null.
+        Columns that an older version lacks are null. Of a `scope` only row groups that may hold some of it are read.
         """
         parts = [part for directory in directories for part in part_files(directory)]
-        self.con.execute(f'create or replace view "{name}" as {select_parts(parts, table)}')
+        rows = select_parts(parts, table)
+        if scope != WHOLE:
+            rows = f"select * from ({rows}) where {condition(TABLES[table].key[0], scope)}"
+        self.con.execute(f'create or replace view "{name}" as {rows}')
 
     def register(self, name: str, table: pa.Table) -> None:
         """An Arrow table as a view."""

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas import Row, arrow_schema
+from stores.buckets import WHOLE, Scope, overlaps, within
 
 ROW_GROUP_ROWS = 100_000
 ROW_GROUP_BYTES = 64 << 20
@@ -47,10 +48,10 @@ def write_table(directory: Path, row_class: type[Row], batches: Batches, digest:
     schema, hasher, count = arrow_schema(row_class), hashlib.sha256(), 0
     order = _OrderCheck(row_class)
     with pq.ParquetWriter(directory / PART, schema, **_encoding(row_class, schema)) as writer:
-        for group in _row_groups(batches):
+        for group in _row_groups(batches, [*schema.names, *digest]):
             for column in digest:
                 hasher.update(_bytes_of(group[column].combine_chunks()))
-            fitted = _fit(group, schema, row_class)
+            fitted = fit(group, schema, row_class)
             order.check(fitted)
             writer.write_table(fitted, row_group_size=max(len(fitted), 1))
             count += len(fitted)
@@ -80,13 +81,14 @@ def _encoding(row_class: type[Row], schema: pa.Schema) -> dict[str, object]:
     }
 
 
-def _row_groups(batches: Batches) -> Iterator[pa.Table]:
-    """Cuts a stream at fixed places: after 100,000 rows or 64 MiB of texts, lists and structs, counted row by row."""
+def _row_groups(batches: Batches, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Cuts a stream at fixed places: after 100,000 rows or 64 MiB of texts, lists and structs, counted row by row in
+    `columns`."""
     pending: list[pa.Table] = []
     rows = size = 0
     for batch in batches:
         table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
-        sizes = _row_bytes(table)
+        sizes = _row_bytes(table.select([c for c in columns if c in table.column_names]))
         start = 0
         while start < len(table):
             room = int(np.searchsorted(np.cumsum(sizes[start:]), ROW_GROUP_BYTES - size)) + 1
@@ -126,7 +128,11 @@ def _value_bytes(values: pa.ChunkedArray) -> np.ndarray:
     return pc.fill_null(pc.binary_length(values), 0).to_numpy().astype(np.int64)
 
 
-def _fit(table: pa.Table, schema: pa.Schema, row_class: type[Row]) -> pa.Table:
+def fit(table: pa.Table, schema: pa.Schema, row_class: type[Row]) -> pa.Table:
+    """The columns of a schema, cast to its types.
+
+    Raises ValueError where the rows lack one, or have nulls that it does not allow.
+    """
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{row_class.table}: rows lack the column {missing[0]!r}")
@@ -172,20 +178,27 @@ def part_files(directory: Path) -> list[Path]:
     return parts
 
 
-def read_table(directory: Path, row_class: type[Row], columns: Sequence[str] | None = None) -> pa.Table:
-    """A whole run (or some of its columns), memory-mapped where that is possible.
+def read_table(
+    directory: Path, row_class: type[Row], columns: Sequence[str] | None = None, scope: Scope = WHOLE
+) -> pa.Table:
+    """A whole run (or some of its columns, or what lies in a scope), memory-mapped where that is possible.
 
     Raises ValueError for a missing, corrupt or foreign file, naming it.
     """
-    return pa.concat_tables(scan_table(directory, row_class, columns, batch_rows=None))
+    return pa.concat_tables(scan_table(directory, row_class, columns, None, scope))
 
 
 def scan_table(
-    directory: Path, row_class: type[Row], columns: Sequence[str] | None = None, batch_rows: int | None = 65_536
+    directory: Path,
+    row_class: type[Row],
+    columns: Sequence[str] | None = None,
+    batch_rows: int | None = 65_536,
+    scope: Scope = WHOLE,
 ) -> Iterator[pa.Table]:
     """A run in batches of at most `batch_rows` rows (None: a part at a time), in order.
 
-    Raises ValueError as `read_table` does.
+    No batch reaches over a row group, whose size is bounded however long its texts are. Of a `scope` only the row
+    groups are read that may hold some of it. Raises ValueError as `read_table` does.
     """
     schema = arrow_schema(row_class)
     wanted = list(columns) if columns is not None else schema.names
@@ -193,12 +206,31 @@ def scan_table(
         file = open_part(path, row_class)
         stored = [c for c in wanted if c in file.schema_arrow.names]
         try:
-            chunks = [file.read(stored)] if batch_rows is None else file.iter_batches(batch_rows, columns=stored)
-            for chunk in chunks:
-                table = chunk if isinstance(chunk, pa.Table) else pa.Table.from_batches([chunk])
-                yield _complete(table, [schema.field(c) for c in wanted])
+            for chunk in _chunks(file, row_class.key[0], stored, batch_rows, scope):
+                yield _complete(chunk, [schema.field(c) for c in wanted])
         except (pa.ArrowException, OSError) as error:
             raise ValueError(_damaged(path, error)) from None
+
+
+def _chunks(
+    file: pq.ParquetFile, key: str, columns: list[str], batch_rows: int | None, scope: Scope
+) -> Iterator[pa.Table]:
+    read = columns if scope == WHOLE else list(dict.fromkeys([*columns, key]))
+    groups = [i for i in range(file.num_row_groups) if _may_hold(file.metadata.row_group(i), key, scope)]
+    if batch_rows is None:
+        yield within(file.read_row_groups(groups, columns=read), key, scope).select(columns)
+        return
+    for group in groups:
+        for batch in file.iter_batches(batch_rows, row_groups=[group], columns=read):
+            yield within(pa.Table.from_batches([batch]), key, scope).select(columns)
+
+
+def _may_hold(group: pq.RowGroupMetaData, key: str, scope: Scope) -> bool:
+    if scope == WHOLE:
+        return True
+    column = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == key)
+    known = column.statistics is not None and column.statistics.has_min_max
+    return not known or overlaps(scope, column.statistics.min, column.statistics.max)
 
 
 def count_rows(directory: Path, row_class: type[Row]) -> int:

@@ -161,8 +161,10 @@ def test_named_checker_overrides_the_answer_kind() -> None:
         (lambda: world.write("problems", "train", [CATS]), r"its problem is not in `problems`; name the run"),
         (lambda: world.write("prompts", "train", []), r"its prompt is not in `prompts`; name the run"),
         (
-            lambda: world.write("problems", "train", [*GOLD, world.problem("A, B or C?", "choice")]),
-            r"no checker compares answers of kind 'choice'",
+            lambda: world.write(
+                "problems", "train", [*GOLD, world.problem("Discuss.").model_copy(update={"answer_kind": "essay"})]
+            ),
+            r"no checker compares answers of kind 'essay'",
         ),
     ],
 )

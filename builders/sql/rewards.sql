@@ -4,7 +4,7 @@ with predicted as (
     select
         sample_id,
         left(sample_id, 16) as problem_id,
-        split_part(extractor, ':', 1) as checker,
+        regexp_replace(extractor, ':[^:]*$', '') as checker,
         extracted
     from predictions
 ),

@@ -1,8 +1,9 @@
 -- One row per comparison to make: a checker, an extracted answer and a gold answer.
--- `predictions` and `answers` are views; a sample's problem is the first 16 characters of its id.
+-- `predictions` and `answers` are views; a sample's problem is the first 16 characters of its id, and an extractor is its
+-- checker, a colon and a rule.
 with stated as (
     select
-        split_part(extractor, ':', 1) as checker,
+        regexp_replace(extractor, ':[^:]*$', '') as checker,
         left(sample_id, 16) as problem_id,
         extracted
     from predictions

@@ -61,10 +61,10 @@ def _samples(rows: int, chars: int, seed: int) -> Iterator[pa.Table]:
             "n_chars": lengths.astype(np.int32),
             "n_tokens": (lengths // 4).astype(np.int32),
             "n_prompt_tokens": np.full(count, 100, np.int32),
-            "token_ids": [None] * count,
             "finish_reason": np.where(generator.random(count) < 0.02, "length", "stop").tolist(),
         }
-        yield pa.table(columns, schema=arrow_schema(Sample))
+        absent = {name: [None] * count for name in Sample.model_fields if name not in columns}
+        yield pa.table(columns | absent, schema=arrow_schema(Sample))
 
 
 def _rewards(rows: int, seed: int) -> Iterator[pa.Table]:
