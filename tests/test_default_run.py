@@ -14,6 +14,7 @@ from tests.conftest import REPOSITORY
 from tests.pipeline import Checkout, kill, wait_for, wait_for_process
 
 MODELS = ("m0", "m1", "m2", "dpo", "star")
+LONGER = ("m0_longer", "m1_longer", "m2_longer")
 
 
 def shipped() -> dict[str, Any]:
@@ -25,14 +26,15 @@ def reduced() -> dict[str, Any]:
     params = shipped()
     for name, limit in {"warmup": 300, "train": 60, "validation": 20, "test": 60}.items():
         params["problems"][name] |= {"limit": limit, "steps": [2, 2]}
+    params["problems"]["longer"] |= {"limit": 20, "steps": [3, 3]}
     params["models"]["tiny"]["config"] |= {"num_hidden_layers": 2}
     params["sampling"]["explore"]["max_new_tokens"] = params["sampling"]["greedy"]["max_new_tokens"] = 40
     params["sft"]["m0"]["optimizer"] |= {"epochs": 12}
     for run in (*params["sft"].values(), *params["preference"].values()):
         run["validation"]["every"] = 10
         run["checkpoint_every"] = 4
-    for run in params["evaluate"].values():
-        run["k"] = 2
+    for name in MODELS:
+        params["evaluate"][name]["k"] = 2
     return params
 
 
@@ -52,12 +54,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 @pytest.mark.slow
 def test_the_whole_graph_runs_and_reports(built: Checkout) -> None:
     found = metrics(built)["models"]
-    assert set(found) == set(MODELS)
+    assert set(found) == {*MODELS, *LONGER}
     for name in MODELS:
         low, high = found[name]["ci95"]
         assert 0 <= low <= found[name]["accuracy"] <= high <= 1
         assert found[name]["n"] == 60
         assert {"maj_2", "pass_2"} <= set(found[name])
+    domains = {sets["longer"]["domain"] for model, sets in metrics(built)["domains"].items() if "longer" in sets}
+    assert domains == {"out"}
     params = load_params(built.root / "params.yaml")
     for section, name, run in stage_runs(params):
         for table in run.writes:
