@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -52,24 +53,59 @@ class Demonstration(NamedTuple):
 
 
 def load_template(name: str, directory: Path = TEMPLATES) -> tuple[Template, str]:
-    """A template and what the `template` column says of it: the name and a hash of the file.
+    """A template and what the `template` column says of it: the name and the first 8 hex digits of the file's SHA-256.
 
-    Raises ValueError for a name without a file, and for a file that is no template.
+    `name` is that of a file in `directory`, or `package:file@hash` for one in an importable package of the user's. The
+    hash must be the file's: params say which text was asked, and DVC sees that it changed.
+
+    Raises ValueError for a name without a file, a hash that is not the file's, and a file that is no template.
     """
-    path = directory / f"{name}.yaml"
-    known = sorted(file.stem for file in directory.glob("*.yaml"))
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"have {', '.join(known)}"
-        raise ValueError(f"template: no '{name}' in builders/templates ({hint})")
-    content = path.read_bytes()
+    file, content = _own(name) if ":" in name else _shipped(name, directory)
     try:
         template = Template.model_validate(yaml.safe_load(content))
     except (yaml.YAMLError, ValidationError) as error:
-        raise ValueError(f"template: {path.name} is no template: {' '.join(str(error).split())}") from None
+        raise ValueError(f"template: {file} is no template: {' '.join(str(error).split())}") from None
     if "{question}" not in template.user:
-        raise ValueError(f"template: {path.name} asks nothing: `user` needs {{question}}")
-    return template, f"{name}@{hashlib.sha256(content).hexdigest()[:8]}"
+        raise ValueError(f"template: {file} asks nothing: `user` needs {{question}}")
+    return template, f"{name.partition('@')[0]}@{_hash(content)}"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def _shipped(name: str, directory: Path) -> tuple[str, bytes]:
+    """The name of a file of the directory and its content."""
+    known = sorted(file.stem for file in directory.glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"template: no '{name}' in builders/templates ({_hint(name, known)})")
+    return f"{name}.yaml", (directory / f"{name}.yaml").read_bytes()
+
+
+def _own(name: str) -> tuple[str, bytes]:
+    """The name of a file of a user's package and its content, which has the hash that `name` states."""
+    written, _, stated = name.partition("@")
+    package, _, file = written.partition(":")
+    try:
+        directory = resources.files(package)
+    except (ModuleNotFoundError, ValueError, TypeError):
+        remedy = "install it, or put it into the project's directory"
+        raise ValueError(f"template: cannot import the package '{package}'; {remedy}") from None
+    known = sorted(entry.name.removesuffix(".yaml") for entry in directory.iterdir() if entry.name.endswith(".yaml"))
+    if file not in known:
+        raise ValueError(f"template: the package '{package}' has no '{file}.yaml' ({_hint(file, known)})")
+    content = (directory / f"{file}.yaml").read_bytes()
+    if stated != _hash(content):
+        have = f"'{stated}'" if stated else "no hash"
+        raise ValueError(
+            f"template: write '{written}@{_hash(content)}', the hash of the file as it is now (have {have})"
+        )
+    return f"{package}/{file}.yaml", content
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean '{near[0]}'?" if near else f"have {', '.join(known) or 'none'}"
 
 
 def fill(text: str, **values: str) -> str:
@@ -95,7 +131,7 @@ def messages_of(
     between = template.separator if rendering == "text" else ""
     messages = [{"role": "system", "content": template.system + between}] if template.system else []
     for demo in demos:
-        answer = template.prefill + fill(template.demo, completion=demo.completion)
+        answer = _prefill(template, demo.question, demo.choices) + fill(template.demo, completion=demo.completion)
         messages.append({"role": "user", "content": _asked(template, demo.question, demo.choices)})
         messages.append({"role": "assistant", "content": answer + between})
     return [*messages, {"role": "user", "content": _asked(template, question, choices)}]
@@ -107,6 +143,10 @@ def _asked(template: Template, question: str, choices: list[str] | None) -> str:
         mismatch = "shows {choices}, which the problem has not" if shows else "leaves out the problem's options"
         raise ValueError(f"template: it {mismatch}; use another template for: {question[:60]!r}")
     return fill(template.user, question=question, choices=format_choices(choices) if choices else "")
+
+
+def _prefill(template: Template, question: str, choices: list[str] | None) -> str:
+    return fill(template.prefill, question=question, choices=format_choices(choices) if choices else "")
 
 
 def draw(candidates: Sequence[Demonstration], shots: int, seed: int) -> list[Demonstration]:
@@ -145,11 +185,12 @@ def build(
     for problem in problems:
         seen = shown(demos, shots, problem["problem_id"])
         messages = messages_of(layout, problem["question"], problem["choices"], seen, rendering)
+        prefill = _prefill(layout, problem["question"], problem["choices"])
         yield Prompt(
-            prompt_id=prompt_id(problem["problem_id"], messages, layout.prefill, rendering),
+            prompt_id=prompt_id(problem["problem_id"], messages, prefill, rendering),
             problem_id=problem["problem_id"],
             messages=[Chat.model_validate(message) for message in messages],
-            prefill=layout.prefill,
+            prefill=prefill,
             rendering=rendering,
             style=layout.style,
             template=label,

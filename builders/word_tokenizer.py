@@ -20,7 +20,10 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}:\n{{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:\n{% endif %}"
 )
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = [
+    Path(__file__).parent / "templates" / f"{name}.yaml" for name in ("boxed", "final_answer", "question_answer")
+]
+"""Those that generated problems are asked with. They are named, so that a new template makes no other vocabulary."""
 
 _PROSE = "system user assistant Question Answer The the final Final answer is Therefore step by boxed"
 _MARKS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -31,7 +34,7 @@ _MARK = re.compile(r"[^\sA-Za-z\d]")
 def vocabulary(texts: Iterable[str]) -> list[str]:
     """All tokens in a fixed order: specials, white space, digits, marks, then words by alphabet, each in both forms.
 
-    ASCII digits, marks and white space are always there, as are the words of `builders/templates` and of chats.
+    ASCII digits, marks and white space are always there, as are the words of `TEMPLATES` and of chats.
     """
     words, marks = set(_WORD.findall(_PROSE)), set(_MARKS)
     for text in (*_template_texts(), *texts):
@@ -68,9 +71,8 @@ def build_tokenizer(texts: Iterable[str], max_length: int | None = None) -> "Pre
 
 
 def _template_texts() -> list[str]:
-    return [
-        text for path in sorted(TEMPLATES.glob("*.yaml")) for text in _strings(yaml.safe_load(path.read_text("utf-8")))
-    ]
+    paths = (Path(__file__).parent / "templates" / f"{name}.yaml" for name in TEMPLATES)
+    return [text for path in paths for text in _strings(yaml.safe_load(path.read_text("utf-8")))]
 
 
 def _strings(value: object) -> list[str]:

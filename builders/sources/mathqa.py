@@ -19,13 +19,11 @@ _LETTER_AT_END = re.compile(
 )
 """How a rationale ends: `answer : c`, `hence the correct answer is option c .`, …."""
 _NUMBER = re.compile(
-    r"(?P<before>[^\d/:^√π+=~-]*)(?P<sign>[-–]\s?)?(?:(?P<whole>[\d,]+)\s+)?"
+    r"(?:[a-z] = )?(?P<before>[^\d/:^√π+=~-]*)(?P<sign>[-–]\s?)?(?:(?P<whole>[\d,]+)\s+)?"
     r"(?P<number>(?:\d[\d,]*)?\.?\d+|\d[\d,]*\.)(?:\s?/\s?(?P<divisor>\d+(?:\.\d+)?))?"
-    r"(?P<unit>[^\d/:^√π+=]*?)(?:(?<=[a-z])\s?\^?\s?[23²³])?[\s.]*"
+    r"(?P<unit>[^\d/:^√π+=]*?)(?:\s?/\s?[a-z][^\d/]*)?(?:(?<=[a-z])\s?\^?\s?[23²³])?[\s.]*"
 )
-_VARIABLE = re.compile(
-    r"\b(?!(?:m|g|s|l|h|k|c)\b)[a-z]\b|\b(?:pi|root|sqrt|square root|times|and|or|to)\b", re.IGNORECASE
-)
+_VARIABLE = re.compile(r"\b(?!(?:m|g|s|l|h|k|c)\b)[a-z]\b|\b(?:pi|root|sqrt|square root|and|or|to)\b", re.IGNORECASE)
 
 
 def parse(row: Fields, where: str) -> Record:

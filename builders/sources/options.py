@@ -96,7 +96,8 @@ def _labelled(text: str) -> Options | None:
         for series in _SERIES:
             found = _walk(text, style, series)
             if len(found) > 1:
-                return Options(unlabelled(found), list(series[: len(found)]))
+                bare = [re.sub(rf"^{label} \) ", "", option) for label, option in zip(series, found, strict=False)]
+                return Options(unlabelled(bare), list(series[: len(found)]))
     return None
 
 
