@@ -33,7 +33,7 @@ def write_record(directory: Path, provenance: dict[str, Any]) -> str:
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.suffix in _DECIDING and path.name != RECORD
     }
-    if not any(name.endswith((".safetensors", "script.json")) for name in files):
+    if not any(name.endswith((".safetensors", "script.json", "hosted.json")) for name in files):
         raise ValueError(f"{directory}: no .safetensors weights (pickled weights are not loaded; convert them first)")
     fingerprint = digest(files)
     record = {"fingerprint": fingerprint, "provenance": provenance, "files": files}
@@ -64,9 +64,12 @@ def load_model(directory: Path, dtype: str = "float32") -> "PreTrainedModel":
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # our own progress is enough, and stderr need not be a terminal
-    trusted = read_record(directory)["provenance"].get("trust_remote_code", False)
     model = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=dtype, use_safetensors=True, trust_remote_code=trusted, local_files_only=True
+        directory,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=trusts_code(directory),
+        local_files_only=True,
     )
     if adapter := adapter_of(directory):
         model = _merged(model, adapter)
@@ -91,7 +94,7 @@ def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model directory."""
     from transformers import AutoTokenizer
 
-    trusted = read_record(directory)["provenance"].get("trust_remote_code", False)
+    trusted = trusts_code(directory)
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trusted, local_files_only=True)
     assert tokenizer is not None
     return tokenizer
@@ -106,12 +109,23 @@ class Limits(NamedTuple):
     """Longest sequence in tokens; None where the architecture has no limit."""
 
 
+def load_config(directory: Path) -> "PreTrainedConfig":
+    """The configuration of a model directory."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(directory, trust_remote_code=trusts_code(directory), local_files_only=True)
+
+
+def trusts_code(directory: Path) -> bool:
+    """Whether the run that made a model directory asked for the model's own code."""
+    return read_record(directory)["provenance"].get("trust_remote_code", False)
+
+
 def load_limits(directory: Path) -> Limits:
     """The limits of a model directory, without loading its weights."""
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
-    trusted = read_record(directory)["provenance"].get("trust_remote_code", False)
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=trusted, local_files_only=True)
+    config = load_config(directory)
     eos = getattr(config.get_text_config(), "eos_token_id", None)
     if (directory / "generation_config.json").exists():
         eos = GenerationConfig.from_pretrained(directory, local_files_only=True).eos_token_id
