@@ -20,9 +20,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}:\n{{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:\n{% endif %}"
 )
-TEMPLATES = [
-    Path(__file__).parent / "templates" / f"{name}.yaml" for name in ("boxed", "final_answer", "question_answer")
-]
+TEMPLATES = ("boxed", "final_answer", "question_answer")
 """Those that generated problems are asked with. They are named, so that a new template makes no other vocabulary."""
 
 _PROSE = "system user assistant Question Answer The the final Final answer is Therefore step by boxed"

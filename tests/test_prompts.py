@@ -115,10 +115,7 @@ def test_a_template_of_ones_own(package: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "{package}:few_shot",
-            "template: write '{package}:few_shot@{hash}', with the file's hash .* \\(have no hash\\)",
-        ),
+        ("{package}:few_shot", "write '{package}:few_shot@{hash}', the hash of the file .*have no hash"),
         ("{package}:few_shot@", "write '{package}:few_shot@{hash}', .* \\(have no hash\\)"),
         ("{package}:few_shot@01234567", "write '{package}:few_shot@{hash}', .* \\(have '01234567'\\)"),
         ("{package}:fewshot@{hash}", "the package '{package}' has no 'fewshot.yaml' \\(did you mean 'few_shot'"),
