@@ -26,7 +26,16 @@ _STATEMENT = re.compile(
     re.VERBOSE,
 )
 _QUOTES = re.compile(r'"""|\'\'\'')
-_VALUE = re.compile(r"def[ ]+(?:solution|solver)\([ ]*\)|ans[ ]*=(?!=)|[ ]*print\(")
+_VALUE = re.compile(r"def[ ]+(?:solution|solver)\([ ]*\)|[ ]*ans[ ]*=(?!=)|[ ]*print\(")
+_ENTRIES = tuple(
+    (re.compile(pattern, re.MULTILINE), value)
+    for pattern, value in (
+        (r"^def[ ]+solution\([ ]*\)", "solution()"),
+        (r"^ans[ ]*=(?!=)", "ans"),
+        (r"^def[ ]+solver\([ ]*\)", "solver()"),
+        (r"^[ ]+ans[ ]*=(?!=)", "ans"),
+    )
+)
 
 
 class _Program(NamedTuple):
@@ -45,11 +54,7 @@ def program_text(prefill: str, text: str) -> str | None:
 
 def entry(program: str) -> str:
     """The expression whose value is the program's answer: `solution()`, `ans` or `solver()`; `None` if it prints it."""
-    if re.search(r"^def[ ]+solution\([ ]*\)", program, re.MULTILINE):
-        return "solution()"
-    if re.search(r"^ans[ ]*=(?!=)", program, re.MULTILINE):
-        return "ans"
-    return "solver()" if re.search(r"^def[ ]+solver\([ ]*\)", program, re.MULTILINE) else "None"
+    return next((value for pattern, value in _ENTRIES if pattern.search(program)), "None")
 
 
 def _blocks(full: str) -> Iterator[_Program]:

@@ -64,7 +64,9 @@ def _special(stated: str) -> str | None:
 
 
 def _sentence(stated: str) -> str | None:
-    return _SENTENCE_END.split(stated, maxsplit=1)[0].strip(" *$:") or None
+    """What announces another line (`the answer is simply:`) states nothing."""
+    sentence = _SENTENCE_END.split(stated, maxsplit=1)[0].strip(" *$")
+    return None if sentence.endswith(":") else sentence or None
 
 
 def _day(date: re.Match[str]) -> str:
