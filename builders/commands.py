@@ -1,0 +1,60 @@
+"""Commands of this layer for `pairwright`: each prints what one function returns."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stores.printing import Format, FormatOption, print_rows
+
+if TYPE_CHECKING:
+    from builders.forecast import Forecast
+
+
+def forecast(
+    runs: Annotated[list[str] | None, typer.Argument(help="Runs such as samples.irpo_0 (default: all).")] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Says what generating will cost before it is spent: completions, tokens, time, space and price."""
+    from builders.forecast import Forecast, forecast
+    from schemas.params import load_params
+    from stores.ledger import Ledger
+
+    ledger = Ledger()
+    rows = forecast(ledger, load_params(), Path(), runs or [])
+    print_rows(Forecast._fields, rows if format is not Format.table else map(_readable, rows), format)
+    if format is Format.table:
+        print(_together(rows, shutil.disk_usage(ledger.root).free))
+
+
+def _readable(row: "Forecast") -> Sequence[Any]:
+    from stores.estimates import duration, megabytes
+
+    shown = row._asdict()
+    for name in ("wanted", "in_ledger", "to_generate", "tokens"):
+        shown[name] = None if shown[name] is None else f"{shown[name]:,}"
+    shown["device_s"] = None if row.device_s is None else duration(row.device_s)
+    shown["bytes"] = None if row.bytes is None else megabytes(row.bytes)
+    shown["price_usd"] = None if row.price_usd is None else f"{row.price_usd:,.2f}"
+    return list(shown.values())
+
+
+def _together(rows: "list[Forecast]", free: int) -> str:
+    """The sums of what is known, and how much is not."""
+    from stores.estimates import duration, megabytes
+
+    space = sum(row.bytes or 0 for row in rows)
+    parts = [
+        f"{sum(row.to_generate or 0 for row in rows):,} completions to generate",
+        f"{sum(row.tokens or 0 for row in rows):,} tokens",
+        f"{duration(sum(row.device_s or 0 for row in rows))} of computing",
+        f"{megabytes(space)} in the ledger ({megabytes(free)} free{', too little' if space > free else ''})",
+        f"{sum(row.price_usd or 0 for row in rows):,.2f} USD",
+    ]
+    unknown = sum(row.to_generate is None for row in rows)
+    untimed = sum(bool(row.to_generate) and row.device_s is None for row in rows)
+    parts += [f"not counted: {unknown} rows of unknown size"] if unknown else []
+    parts += [f"time not known of {untimed} rows"] if untimed else []
+    return "together " + ", ".join(parts)
