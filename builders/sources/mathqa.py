@@ -19,7 +19,7 @@ _LETTER_AT_END = re.compile(
 )
 """How a rationale ends: `answer : c`, `hence the correct answer is option c .`, …."""
 _NUMBER = re.compile(
-    r"(?:[a-z] = )?(?P<before>[^\d/:^√π+=~-]*)(?P<sign>[-–]\s?)?(?:(?P<whole>[\d,]+)\s+)?"
+    r"(?:[a-z] = )?(?P<before>[^\d/:^√π+=~-]*?)(?P<sign>[-–]\s?)?(?:(?P<whole>[\d,]+)\s+)?"
     r"(?P<number>(?:\d[\d,]*)?\.?\d+|\d[\d,]*\.)(?:\s?/\s?(?P<divisor>\d+(?:\.\d+)?))?"
     r"(?P<unit>[^\d/:^√π+=]*?)(?:\s?/\s?[a-z][^\d/]*)?(?:(?<=[a-z])\s?\^?\s?[23²³])?[\s.]*"
 )
