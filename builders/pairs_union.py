@@ -12,7 +12,7 @@ from schemas.sections import UnionPairsRun
 from schemas.slots import NONE
 from stores.duck import Duck, sql_file
 from stores.parquet import texts_digest
-from stores.stage import Stage, run_stage
+from stores.stage import Stage, partitioned, run_stage
 
 DIGEST = ("source_texts",)
 _PAIRS = "select * from candidates where reason is null order by prompt_id, rank"
@@ -34,6 +34,7 @@ def members(stage: Stage) -> list[str]:
     return named
 
 
+@partitioned()
 def run(stage: Stage) -> None:
     """Writes one union of pairs runs."""
     config: UnionPairsRun = stage.config
@@ -41,8 +42,8 @@ def run(stage: Stage) -> None:
     directories = [stage.dir("pairs", name) for name in runs]
     with Duck() as duck:
         for i, slot in enumerate("abcd"):
-            duck.view(slot, "pairs", directories[i : i + 1])
-        duck.view("problems", "problems", [stage.dir("problems", config.problems)])
+            duck.view(slot, "pairs", directories[i : i + 1], stage.scope)
+        duck.view("problems", "problems", [stage.dir("problems", config.problems)], stage.scope)
         given = {
             "runs": runs,
             "texts": [texts_digest(directory) or "" for directory in directories],
@@ -51,7 +52,8 @@ def run(stage: Stage) -> None:
         }
         duck.execute("create temp table candidates as " + sql_file(__file__, "pairs_union"), given)
         stage.write(Pair, duck.batches(_PAIRS), digest=DIGEST)
-        stage.reject(duck.table(_REJECTS))
+        for rejects in duck.batches(_REJECTS):
+            stage.reject(rejects)
 
 
 if __name__ == "__main__":

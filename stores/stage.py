@@ -98,13 +98,17 @@ class Stage:
             if self.bucket is not None:
                 stack.enter_context(_locked(self._staging.with_suffix(".lock"), f"bucket {self.bucket} of this run"))
             else:
-                for killed in self._staging.parent.glob(f"{self._staging.name}-*-of-*/"):
-                    shutil.rmtree(killed)
+                self._forget_buckets()
             self.discard()
             try:
                 yield
             finally:
                 self.discard()
+
+    def _forget_buckets(self) -> None:
+        """Removes what killed buckets have staged, and their locks, which nobody can hold beside the whole run."""
+        for left in self._staging.parent.glob(f"{self._staging.name}-*-of-*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def dir(self, table: str, run: str) -> Path:
         """Directory of an input run.
@@ -256,7 +260,8 @@ class Partitioned:
             self.build(stage)
             return
         targets = [(part, stage.scratch / "{}-{}".format(*part)) for part in uncovered(p.range for p in pieces)]
-        print(f"{stage.section}.{stage.name}: {len(pieces)} pieces found", file=sys.stderr)
+        rest = "and builds the rest" if targets else "which are all"
+        print(f"{stage.section}.{stage.name}: joins {len(pieces)} pieces, {rest}", file=sys.stderr)
         if targets:
             self.build(stage.narrowed(tuple(part for part, _ in targets), targets))
         stage.join(sorted([*pieces, *(Piece(part, directory, {}) for part, directory in targets)]))
