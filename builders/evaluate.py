@@ -56,8 +56,7 @@ def run(stage: Stage) -> None:
         return load_engine(config.engine, stage.dir("models", config.model), config.precision)
 
     for setting, n in wanted:
-        spent = answer(ledger, setting, prompts, n, engine, config.batch_size)
-        stage.cost.device_s, stage.cost.tokens = stage.cost.device_s + spent.device_s, stage.cost.tokens + spent.tokens
+        answer(ledger, setting, prompts, n, engine, config.batch_size).charge(stage.cost)
     samples = pa.concat_tables(merged_rows(stage, ledger, wanted, prompts))
     stage.write(Sample, [samples])
     asked, problems = stage.read("prompts", config.prompts), stage.read("problems", config.problems)

@@ -3,7 +3,8 @@ generate.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import compress, islice
 from typing import Any, NamedTuple, cast
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pyarrow as pa
 
-from builders.engines import COMPLETED, Engine, Request
+from builders.engines import COMPLETED, Engine, Finished, Request
+from builders.engines.prices import price_table
 from schemas import Chat, Reject, Sample, arrow_schema
 from schemas.ids import digest, sample_id, text_hash
 from schemas.rejects import Reason
@@ -19,6 +21,7 @@ from schemas.sections import Sampling
 from stores.estimates import announce
 from stores.ledger import Completion, Ledger
 from stores.progress import progress
+from stores.run_log import RunCost
 from stores.stage import Stage
 
 PROMPTS_AT_ONCE = 1_000
@@ -87,6 +90,13 @@ class Spent(NamedTuple):
 
     device_s: float = 0.0
     tokens: int = 0
+    price_usd: float = 0.0
+
+    def charge(self, cost: RunCost) -> None:
+        """Adds it to what an execution costs."""
+        cost.device_s, cost.tokens = cost.device_s + self.device_s, cost.tokens + self.tokens
+        if self.price_usd:
+            cost.price_usd, cost.price_table = cost.price_usd + self.price_usd, price_table()
 
 
 def answer(
@@ -95,7 +105,8 @@ def answer(
     """Generates what the ledger lacks of `n` completions per prompt, committing every batch as it finishes.
 
     The engine is loaded only if something is missing. Another process that wants the same context waits here. Returns
-    the device seconds and tokens of the batches that this call committed.
+    the device seconds, tokens and price of the batches that this call committed. If a batch cannot be committed, the
+    engine is told to stop before it computes or asks for anything else.
     """
     with ledger.exclusive(setting.context):
         missing = [_missing(ledger, setting, chunk, n) for chunk in prompts()]
@@ -104,18 +115,21 @@ def answer(
             return Spent()
         announce(ledger, setting.context, setting.model, setting.model_fingerprint, setting.noted, total, left)
         running = engine()
-        began, tokens = running.device_s, 0
+        began, tokens, price = running.device_s, 0, 0.0
         wanted = _wanted(prompts, setting, n, missing)
-        with progress(f"sampling {setting.model}", total, "completions", total - left) as bar:
+        batches = cast(Generator[Finished], running.stream(wanted, setting.sampling, batch_size))
+        title = f"sampling {setting.model}"
+        with progress(title, total, "completions", total - left) as bar, closing(batches):
             wall, busy = time.perf_counter(), running.device_s
-            for batch in running.stream(wanted, setting.sampling, batch_size):
+            for batch in batches:
                 entries = [(request.key, completion) for request, completion in batch]
                 now = time.perf_counter()
                 ledger.append(setting.context, setting.model, entries, now - wall, running.device_s - busy)
                 wall, busy = now, running.device_s
                 tokens += sum(completion.n_tokens for _, completion in batch)
+                price += sum(completion.price_usd or 0.0 for _, completion in batch)
                 bar.advance(len(batch))
-        return Spent(running.device_s - began, tokens)
+        return Spent(running.device_s - began, tokens, price)
 
 
 def _missing(ledger: Ledger, setting: Setting, prompts: pa.Table, n: int) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""A model directory: from the Hub, a local path, a configuration that is initialised here, or a script for tests.
+"""A model directory: from the Hub, a local path, a configuration that is initialised here, the name of a hosted model,
+or a script for tests.
 
 A LoRA adapter's directory is a source too: its base comes from the Hub, or from where the adapter says that it is.
 Whatever the source, the directory holds safetensors weights, the configuration and the tokenizer, and
@@ -23,7 +24,7 @@ from stores.stage import Stage, run_stage
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
-SCRIPT = "script.json"
+SCRIPT, HOSTED = "script.json", "hosted.json"
 _FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 _CODE = ("*.py",)
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -45,6 +46,12 @@ def write_script(directory: Path, completions: list[str]) -> dict[str, Any]:
     text = json.dumps({"completions": completions}, ensure_ascii=False, indent=1)
     (directory / SCRIPT).write_text(text + "\n", encoding="utf-8")
     return {"source": "script"}
+
+
+def write_hosted(directory: Path, model: str) -> dict[str, Any]:
+    """Writes `hosted.json`; returns the provenance. The fingerprint of a hosted model is that of its name."""
+    (directory / HOSTED).write_text(json.dumps({"model": model}, indent=1) + "\n", encoding="utf-8")
+    return {"source": "hosted", "hosted": model}
 
 
 def copy_model(source: Path, directory: Path, trust_remote_code: bool, where: str) -> None:
@@ -206,6 +213,8 @@ def build(stage: Stage, directory: Path) -> dict[str, Any]:
     config: ModelRun = stage.config
     if config.script is not None:
         return write_script(directory, config.script)
+    if config.hosted is not None:
+        return write_hosted(directory, config.hosted)
     if config.config is not None:
         texts = vocabulary_texts(stage, config.vocabulary)
         return initialise(config.config, texts, stage.params.seed, directory, "config")

@@ -26,7 +26,7 @@ def run(stage: Stage) -> None:
     setting = Setting(config.model, fingerprint(model), sampling, stage.params.seed, config.precision)
     prompts, ledger = prompts_of(stage, config.prompts), Ledger()
     load = partial(load_engine, config.engine, model, config.precision)
-    stage.cost.device_s, stage.cost.tokens = answer(ledger, setting, prompts, config.n, load, config.batch_size)
+    answer(ledger, setting, prompts, config.n, load, config.batch_size).charge(stage.cost)
     stage.write(Sample, sample_rows(ledger, setting, prompts(), config.n, stage.reject, config.token_ids))
 
 

@@ -43,7 +43,8 @@ class Sampling(Section):
 
 
 class ModelRun(Section):
-    """A model directory: exactly one of `hub`, a local `path`, a `config` to initialise, or a `script` for tests.
+    """A model directory: exactly one of `hub`, a local `path`, a `config` to initialise, a `hosted` model's name, or a
+    `script` for tests.
 
     `path` may be a LoRA adapter; then `hub` may be its base.
     """
@@ -56,14 +57,18 @@ class ModelRun(Section):
     config: dict[str, Any] | None = Field(default=None, description="`model_type` and sizes of a model to initialise")
     vocabulary: ProblemsOrNone = Field(description="problems whose words make the tokenizer of an initialised model")
     script: list[str] | None = Field(default=None, description="completions of the `scripted` engine")
+    hosted: str | None = Field(
+        default=None, min_length=1, description="name of a model behind an OpenAI-compatible API (engine `openai`)"
+    )
     trust_remote_code: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelRun":
-        given = [n for n in ("hub", "config", "script") if getattr(self, n) is not None]
+        given = [n for n in ("hub", "config", "script", "hosted") if getattr(self, n) is not None]
         given += ["path"] if self.path != NO_FILE else []
         if len(given) != 1 and given != ["hub", "path"]:  # an adapter and its base
-            raise ValueError(f"give exactly one of hub, path, config, script (have {', '.join(given) or 'none'})")
+            have = ", ".join(given) or "none"
+            raise ValueError(f"give exactly one of hub, path, config, script, hosted (have {have})")
         if self.hub and not self.revision:
             raise ValueError("a Hub model needs a pinned `revision` (the commit hash on its Hub page)")
         if (self.config is None) != (self.vocabulary == NONE):

@@ -23,6 +23,9 @@ class RunCost:
     cpu_s: float = 0.0
     device_s: float = 0.0
     tokens: int = 0
+    price_usd: float = 0.0
+    price_table: str = ""
+    """Name and version of the table that the price is from."""
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from builders.engines import Finished, Request, load_engine
 from builders.engines.decoding import Encoded
 from builders.engines.hf import HfEngine, _draw, _invert, _nucleus
 from builders.engines.scripted import ScriptedEngine
-from builders.generation import Setting, answer, requests, sample_rows
+from builders.generation import Setting, Spent, answer, requests, sample_rows
 from builders.model_files import write_record
 from builders.models import initialise, write_script
 from schemas import Chat
@@ -267,7 +267,7 @@ def test_only_what_the_ledger_lacks_is_generated(tmp_path: Path) -> None:
     spent = answer(ledger, setting(), lambda: [table], 2, lambda: engine, 2)
     assert spent.tokens == 8, "each of the four is one word and an ending"
     assert len(engine.asked) == 4, "two problems that ask the same share their answers"
-    assert answer(ledger, setting(), lambda: [table], 2, pytest.fail, 2) == (0.0, 0)
+    assert answer(ledger, setting(), lambda: [table], 2, pytest.fail, 2) == Spent()
     in_two = [table.slice(0, 2), table.slice(2)]
     assert answer(ledger, setting(), lambda: in_two, 3, lambda: engine, 2).tokens == 4
     assert {key[-4:] for key in engine.asked} == {"0002"}

@@ -147,11 +147,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "model of two sources": (
         {"models.base.hub": "a/b"},
-        "models.base: give exactly one of hub, path, config, script (have hub, script)",
+        "models.base: give exactly one of hub, path, config, script, hosted (have hub, script)",
     ),
     "model of no source": (
         {"models.base.script": DELETE},
-        "models.base: give exactly one of hub, path, config, script (have none)",
+        "models.base: give exactly one of hub, path, config, script, hosted (have none)",
     ),
     "model without words": (
         {"models.base": {"path": "data/none", "config": {"model_type": "llama"}, "vocabulary": "none"}},

@@ -33,14 +33,15 @@ def measure_costs(duck: Duck, params: Params, root: Path) -> dict[str, Any]:
     settings = {start: {"runs": users[start]} | cost for start, cost in _batches(list(users)).items()}
     return {
         "runs": runs,
-        "total": _sum(executed, ("wall_s", "cpu_s", "device_s", "tokens")),
+        "total": _sum(executed, ("wall_s", "cpu_s", "device_s", "tokens", "price_usd")),
         "generation": {"settings": settings, "total": _sum(list(settings.values()), GENERATION)},
     }
 
 
 def _execution(cost: RunCost) -> dict[str, Any]:
     seconds = {name: round(getattr(cost, name), 3) for name in ("wall_s", "cpu_s", "device_s")}
-    return seconds | {"tokens": cost.tokens, "finished_at": round(cost.finished_at)}
+    spent = {"tokens": cost.tokens, "price_usd": round(cost.price_usd, 6)}
+    return seconds | spent | {"finished_at": round(cost.finished_at)}
 
 
 def _settings(duck: Duck) -> dict[str, list[str]]:

@@ -169,12 +169,13 @@ def _execution_table(costs: dict[str, Any]) -> Markup:
         "The last execution of each run in this workspace. Device time and tokens are of what that execution generated "
         "or trained on: none where the ledger had all completions."
     )
-    return fragment(table(["stage", "run", "wall", "CPU", "device", "tokens"], rows, 2), tag("p", text, class_="note"))
+    header = ["stage", "run", "wall", "CPU", "device", "tokens", "price"]
+    return fragment(table(header, rows, 2), tag("p", text, class_="note"))
 
 
 def _cost(section: str, run: str, cost: dict[str, Any]) -> list[object]:
     seconds = [_seconds(cost[name]) for name in ("wall_s", "cpu_s", "device_s")]
-    return [section, run, *seconds, _tokens(cost["tokens"])]
+    return [section, run, *seconds, _tokens(cost["tokens"]), _price(cost["price_usd"])]
 
 
 def _generation_table(generation: dict[str, Any]) -> Markup:
@@ -198,6 +199,10 @@ def _generated(setting: str, runs: str, cost: dict[str, Any]) -> list[object]:
 
 def _seconds(value: float | None) -> str | None:
     return f"{value:,.1f} s" if value else None
+
+
+def _price(value: float | None) -> str | None:
+    return f"${value:,.4f}" if value else None
 
 
 def _tokens(value: int | None) -> str | None:

@@ -1,0 +1,32 @@
+"""What an answer of a hosted model cost, by the price table of genai-prices. The table is the one that is installed: it
+is pinned like any package, and never fetched.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+
+def price_table() -> str:
+    """Name and version of the price table."""
+    return f"genai-prices {version('genai-prices')}"
+
+
+def price_usd(model: str, base_url: str, usage: Mapping[str, Any]) -> float | None:
+    """The price of one answer from its `usage`; None for a model that the table does not know.
+
+    The provider is that of the base URL; behind an unknown URL (a gateway), the one that the model's name suggests.
+    """
+    from genai_prices import Usage, calc_price
+
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(completion, int):
+        return None
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    spent = Usage(input_tokens=prompt, output_tokens=completion, cache_read_tokens=cached)
+    for url in (base_url, None):
+        try:
+            return float(calc_price(spent, model, provider_api_url=url).total_price)  # pyrefly: ignore
+        except LookupError:
+            continue
+    return None

@@ -1,0 +1,193 @@
+"""Questions to OpenAI-compatible servers, answered whatever happens on the way: the one layer of retries.
+
+It knows nothing of completions. A `Question` says how it is asked and how its answer is read, so that whoever asks
+for something else (a judge for a structured verdict) goes through the same retries, limits and prices.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import stamina
+from stamina.instrumentation import set_on_retry_hooks
+
+from builders.engines.faults import (
+    Doubtful,
+    Failed,
+    Unanswerable,
+    Unreachable,
+    allowances,
+    in_answer,
+    judge,
+    not_my_dialect,
+)
+from builders.engines.lanes import Facts, Lane
+from builders.engines.pool import Look, Pool
+from builders.engines.servers import Limits, Server
+
+T = TypeVar("T")
+LONGEST_PAUSE_S, LONGEST_OUTAGE_PAUSE_S = 30.0, 300.0
+
+
+class Question(NamedTuple, Generic[T]):
+    """What is posted where, and how an answer is read."""
+
+    path: str
+    body: Callable[[Facts], dict[str, Any]]
+    """Made anew for each attempt: servers speak dialects."""
+    read: Callable[[Mapping[str, Any]], T | Unanswerable]
+    """From the parsed answer. Raises `Failed` for one that is none."""
+    harmless: Callable[[Facts], dict[str, Any]] | None = None
+    """The same settings with a question that nobody refuses, to tell a bad setting from a refused question."""
+
+
+class Reply(NamedTuple, Generic[T]):
+    """An answer, from which server, and how many requests for it have reached servers."""
+
+    value: T | Unanswerable
+    server: Server
+    n_attempts: int
+
+
+class GaveUp(NamedTuple):
+    """A question that used up its attempts; the last failure."""
+
+    label: str
+
+
+class Transport:
+    """Asks the servers of a pool. One event loop; enter the pool before asking."""
+
+    def __init__(self, servers: tuple[Server, ...], limits: Limits, look: Look = lambda server, models, facts: None):
+        self.servers, self.limits = servers, limits
+        self.pool = Pool(servers, limits, look)
+        self.paused = 0
+        """Questions between two attempts, which no server is busy with."""
+        self._doubts = asyncio.Lock()
+        set_on_retry_hooks([])  # they would print every failed attempt
+
+    async def ask(self, question: Question[T]) -> Reply[T] | GaveUp:
+        """The answer to one question, after as many attempts as it takes.
+
+        Raises ValueError for what no attempt can mend (a key, a model's name, a setting), StopEarly if no server is
+        there for too long. Then nothing else is asked either: all that wait for a server raise the same.
+        """
+        asking = _Asking(question)
+        try:
+            async for attempt in stamina.retry_context(on=self._pause, attempts=None, timeout=None):
+                with attempt:
+                    return await self._attempt(asking)
+        except Failed as failure:
+            return GaveUp(failure.label)
+        raise AssertionError("an attempt returns or raises")
+
+    @staticmethod
+    def _pause(error: Exception) -> float | bool:
+        return error.pause_s if isinstance(error, Failed) and error.pause_s >= 0 else False
+
+    async def _attempt(self, asking: "_Asking[T]") -> Reply[T]:
+        import openai
+
+        self.paused, asking.paused = self.paused - asking.paused, False
+        lane, number = await self.pool.acquire()
+        try:
+            asking.dialect = lane.facts.max_tokens
+            response = await _post(lane, asking.question.path, asking.question.body(lane.facts))
+            value, tokens = self._read(asking, response)
+        except openai.APIError as error:
+            value = await self._after(error, asking, lane, number)
+        except Failed as failure:
+            raise self._failed(failure, asking, lane, number) from None
+        else:
+            lane.heard(number, allowances(response.headers), time.monotonic())
+            lane.succeeded(tokens)
+        finally:
+            self.pool.release(lane)
+        return Reply(value, lane.server, asking.reached + 1)
+
+    def _read(self, asking: "_Asking[T]", response: Any) -> tuple[T | Unanswerable, int]:
+        try:
+            body = response.json()
+        except ValueError:
+            raise Failed("malformed", "truncated JSON") from None
+        if not isinstance(body, dict):
+            raise Failed("malformed", "an answer that is no object")
+        if failure := in_answer(body):
+            raise failure
+        usage = body.get("usage")
+        tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
+        return asking.question.read(body), tokens if isinstance(tokens, int) else 0
+
+    async def _after(self, error: Any, asking: "_Asking[T]", lane: Lane, number: int) -> Unanswerable:
+        """What follows from an error: a reason why there is no answer; else it raises."""
+        response = getattr(error, "response", None)
+        if response is not None:
+            lane.heard(number, allowances(response.headers), time.monotonic())
+            if not_my_dialect(error, asking.dialect) and lane.facts.switch(asking.dialect):
+                raise self._failed(Failed("malformed", "another name of max_tokens"), asking, lane, number) from None
+        outcome = judge(error, lane.server, self.servers)
+        if isinstance(outcome, Doubtful):
+            outcome = await self._resolve(outcome, asking.question, lane)
+        if isinstance(outcome, Failed):
+            raise self._failed(outcome, asking, lane, number) from None
+        if isinstance(outcome, Unanswerable):
+            lane.succeeded()
+            return outcome
+        self.pool.halt(outcome)
+        raise outcome from None
+
+    async def _resolve(self, doubt: Doubtful, question: Question[T], lane: Lane) -> Unanswerable | Exception:
+        """A 400 is about this question if the server answers others of the same settings."""
+        import openai
+
+        async with self._doubts:
+            if not lane.answered and question.harmless is not None:
+                try:
+                    await _post(lane, question.path, question.harmless(lane.facts))
+                    lane.answered += 1
+                except (openai.BadRequestError, openai.UnprocessableEntityError):
+                    pass
+                except openai.APIError as error:
+                    outcome = judge(error, lane.server, self.servers)
+                    return outcome if isinstance(outcome, Exception) else Failed("server", doubt.detail)
+        if lane.answered:
+            return Unanswerable("refused", doubt.detail)
+        return ValueError(f"{lane.server.place} answers {doubt.detail}; change `sampling`, `rendering` or the model")
+
+    def _failed(self, failure: Failed, asking: "_Asking[T]", lane: Lane, number: int) -> Failed:
+        """Counts a failed attempt for the request and for the server, and says how long the request pauses."""
+        now = time.monotonic()
+        if isinstance(failure, Unreachable):
+            self.pool.lost(lane, failure.label)
+            failure.pause_s = 0.0  # it waits for a server
+            return failure
+        asking.reached += 1
+        if failure.kind == "throttled":
+            lane.throttled(number, failure.wait_s, now)
+        elif failure.kind == "server" and lane.failed(number, id(asking), failure.wait_s, now):
+            self.pool.lost(lane, failure.label)
+        failure.pause_s = self._back_off(asking.reached, lane) if asking.reached < self.limits.attempts else -1.0
+        asking.paused = failure.pause_s >= 0
+        self.paused += asking.paused
+        return failure
+
+    def _back_off(self, attempts: int, lane: Lane) -> float:
+        """Full jitter (Brooker 2015), up to 30 s; while every server is down longer: an outage takes minutes."""
+        if lane.state == "up" or self.pool.others_up(lane):
+            return random.uniform(0, min(LONGEST_PAUSE_S, self.limits.backoff_s * 2**attempts))
+        return random.uniform(0.5, 1) * min(LONGEST_OUTAGE_PAUSE_S, self.limits.backoff_s * 3**attempts)
+
+
+class _Asking(Generic[T]):
+    """One question on its way, and the failed requests for it that have reached a server."""
+
+    def __init__(self, question: Question[T]):
+        self.question, self.reached, self.paused, self.dialect = question, 0, False, ""
+
+
+async def _post(lane: Lane, path: str, body: dict[str, Any]) -> Any:
+    import httpx2
+
+    return await lane.client.post(path, cast_to=httpx2.Response, body=body)
