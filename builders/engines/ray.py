@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import pickle
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,15 +29,16 @@ from builders.model_files import fingerprint
 from schemas.sections import Sampling
 
 ENGINES = ("hf", "vllm", "scripted")
-CALLS = {"vllm": 4}
+CALLS = {"vllm": 8}
 """Blocks that a replica computes at once (else one): requests of the next ones fill the places of those that ended."""
 OBJECT_STORE_BYTES = 512 * 2**20
 """Of a cluster that we start. It holds requests and answers, not weights; what exceeds it goes to the disk."""
-FORWARDED = ("PAIRWRIGHT_DEVICE", "PAIRWRIGHT_SCRIPTED", "PAIRWRIGHT_VLLM", "VLLM_")
+FORWARDED = ("PAIRWRIGHT_DEVICE", "PAIRWRIGHT_SCRIPTED", "PAIRWRIGHT_TENSOR_PARALLEL", "PAIRWRIGHT_VLLM_", "VLLM_")
 """Starts of the names of variables that engines read, on whichever node."""
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else the driver's C++ half writes among our progress
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what the nodes send to the driver, a paragraph for every process that dies
     "RAY_process_group_cleanup_enabled": "1",  # what a killed replica had started would keep its GPU
 }
 
@@ -55,8 +57,8 @@ class Replicas(NamedTuple):
 
     @property
     def blocks(self) -> int:
-        """Blocks in flight: those computed, one that waits at each replica, and one on its way."""
-        return self.count * (self.calls + 1) + 1
+        """Blocks in flight: those computed, one that waits at each replica, and two on their way there and back."""
+        return self.count * (self.calls + 3)
 
 
 class RayEngine:
@@ -76,6 +78,8 @@ class RayEngine:
 
         Raises ValueError if Ray Data is not installed, or for a setting of the environment that is not a number.
         """
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         try:
             import ray.data  # noqa: F401
         except ImportError as error:
@@ -103,6 +107,8 @@ class RayEngine:
                 if row["error"]:
                     raise ValueError(row["error"])
                 self.device_s += row["device_s"]
+                if row["attempt"] > 1:
+                    print(f"ray: a replica died; batch {row['block']} was generated again", file=sys.stderr)
                 if answered := feed.answered(row["block"]):
                     yield list(zip(answered, pickle.loads(row["answers"]), strict=True))
                     feed.more()
@@ -244,8 +250,6 @@ def _cluster() -> Iterator[None]:
 
     Raises ValueError if there is none at `$RAY_ADDRESS`.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     import ray
 
     _quiet()

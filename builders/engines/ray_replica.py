@@ -10,7 +10,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +35,7 @@ class Source:
         self.blocks: dict[int, bytes] = {}
         self.attempts: Counter[int] = Counter()
         self.end: int | None = None
+        self.last_words = "is there memory for model and batch_size?"
         self.added = asyncio.Condition()
 
     async def put(self, index: int, block: bytes) -> None:
@@ -54,10 +54,13 @@ class Source:
         self.blocks[index] = b""
         del self.attempts[index]
 
-    async def begin(self, index: int) -> int:
-        """How often replicas have begun this block, this time included."""
+    async def begin(self, index: int) -> tuple[int, str]:
+        """How often replicas have begun this block, this time included, and what the last one that died had to say."""
         self.attempts[index] += 1
-        return self.attempts[index]
+        return self.attempts[index], self.last_words
+
+    async def dying(self, last_words: str) -> None:
+        self.last_words = last_words
 
     async def get(self, index: int) -> bytes | None:
         """The block, as soon as it is there; None past the end."""
@@ -97,8 +100,7 @@ class Work(NamedTuple):
 class Replica:
     """One engine, which several calls feed at once: the requests of the next block join those that still run.
 
-    A thread drives the engine, since `Engine.stream` pulls its requests: it is given whatever waits, ends when nothing
-    does, and starts anew with the next call.
+    A thread drives the engine, since `Engine.stream` pulls its requests; it starts a stream when something waits.
     """
 
     def __init__(self, work: Work, source: Any):
@@ -117,25 +119,29 @@ class Replica:
         What goes wrong is an answer too (`error`): Ray would wrap it in a page of its own frames.
         """
         index, packed = int(batch["block"][0]), batch["requests"][0]
+        requests: list[Request] = pickle.loads(packed) if packed else []
+        attempt, last_words = self._tell("begin", index) if requests else (1, "")
         try:
-            answers, error = self._attempt(index, pickle.loads(packed)) if packed else [], ""
+            answers, error = self._attempt(attempt, last_words, requests), ""
         except Exception as failed:
             answers, error = [], _line(failed)
-            logging.getLogger(__name__).error("a replica failed", exc_info=failed)
         return {
             "block": [index],
             "answers": [pickle.dumps(answers)],
             "device_s": [self._device_s()],
+            "attempt": [attempt],
             "error": [error],
         }
 
-    def _attempt(self, index: int, requests: Sequence[Request]) -> list[Completion]:
+    def _tell(self, what: str, value: Any) -> Any:
         import ray
 
-        if ray.get(self.source.begin.remote(index)) > ATTEMPTS:
-            where = f"{len(requests)} requests from {requests[0].key}"
+        return ray.get(getattr(self.source, what).remote(value))
+
+    def _attempt(self, attempt: int, last_words: str, requests: Sequence[Request]) -> list[Completion]:
+        if attempt > ATTEMPTS:
             raise ValueError(
-                f"{ATTEMPTS} replicas died with the same {where}; is there memory for model and batch_size?"
+                f"{ATTEMPTS} replicas died with the same {len(requests)} requests from {requests[0].key}: {last_words}"
             )
         return self.complete(requests)
 
@@ -155,10 +161,18 @@ class Replica:
             while True:
                 self._drain(self.engine, self.waiting.get())
         except Exception as error:
+            logging.getLogger(__name__).exception("a replica failed")
+            if self.engine and isinstance(error, OSError):
+                self._die(error)
             with self.lock:
                 self.failed = error
                 for future in self.answers.values():
                     future.set_exception(error)
+
+    def _die(self, error: OSError) -> None:
+        """Ends this process, so that Ray starts another: the engine's own died, and here nothing would start it."""
+        self._tell("dying", _line(error))
+        os._exit(1)
 
     def _load(self) -> Engine:
         work, directory = self.work, Path(self.work.directory)
@@ -169,23 +183,36 @@ class Replica:
         return load_engine(work.engine, directory, work.precision)
 
     def _drain(self, engine: Engine, first: Request) -> None:
-        for finished in engine.stream(self._arriving(first), self.work.sampling, self.work.batch_size):
+        for finished in engine.stream(_Arriving(first, self.waiting), self.work.sampling, self.work.batch_size):
             for request, completion in finished:
                 with self.lock:
                     future = self.answers.pop(request.key)
                 future.set_result(completion)
-
-    def _arriving(self, request: Request) -> Iterator[Request]:
-        yield request
-        with suppress(queue.Empty):
-            while True:
-                yield self.waiting.get_nowait()
 
     def _device_s(self) -> float:
         with self.lock:
             total = self.engine.device_s if self.engine else 0.0
             new, self.reported_s = total - self.reported_s, total
         return new
+
+
+class _Arriving:
+    """What waits: an iterator that ends when nothing does, and goes on if it is asked again when something does.
+
+    So an engine that asks while it computes is never drained between blocks.
+    """
+
+    def __init__(self, first: Request, waiting: queue.SimpleQueue[Request]):
+        self.first, self.waiting = [first], waiting
+
+    def __iter__(self) -> Iterator[Request]:
+        return self
+
+    def __next__(self) -> Request:
+        try:
+            return self.first.pop() if self.first else self.waiting.get_nowait()
+        except queue.Empty:
+            raise StopIteration from None
 
 
 def _line(error: Exception) -> str:
