@@ -16,7 +16,7 @@ from builders.models import write_script
 from tests.pipeline import Checkout, sampling_params, wait_for
 from tests.test_adapters import logits
 from tests.test_faults import batches, wait_for_batches
-from tests.vllm_world import environment, model_dir, real, write_adapted
+from tests.vllm_world import CONFIG, environment, model_dir, real, write_adapted
 
 __all__ = ["environment", "model_dir"]  # fixtures
 
@@ -113,6 +113,7 @@ def test_killed_in_the_middle_it_leaves_no_process_and_generates_nothing_twice(
 ) -> None:
     params = sampling_params("hf", 40)
     params["samples"]["irpo_0"]["engine"] = "vllm"
+    params["models"]["base"]["config"] = CONFIG  # vLLM's kernels for CPUs want heads of 32 or more
     checkout = Checkout(tmp_path, params)
     checkout.repro("models@base", "prompts@train")
     process = checkout.start(sys.executable, "-m", "builders.samples", "irpo_0")

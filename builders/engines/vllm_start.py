@@ -83,20 +83,24 @@ def _reaper() -> Iterator[AbstractContextManager[None]]:
     mark = uuid.uuid4().hex
     command = [sys.executable, str(Path(__file__).with_name("reaper.py")), str(os.getpid()), mark]
     silent = subprocess.DEVNULL  # whoever waits for this process's output to end need not wait for its reaper
-    with subprocess.Popen(command, start_new_session=True, stdout=silent, stderr=silent) as reaper:
+    with subprocess.Popen(
+        command, start_new_session=True, stdin=subprocess.PIPE, stdout=silent, stderr=silent, text=True
+    ) as reaper:
         try:
-            yield _marking(mark)
+            yield _marking(reaper, mark)
         finally:
             reaper.kill()
 
 
 @contextmanager
-def _marking(mark: str) -> Iterator[None]:
+def _marking(reaper: subprocess.Popen[str], mark: str) -> Iterator[None]:
     os.environ[VARIABLE] = mark
     try:
         yield
     finally:
         del os.environ[VARIABLE]
+    assert reaper.stdin is not None
+    print("started", file=reaper.stdin, flush=True)
 
 
 def _engine(arguments: dict[str, Any]) -> "LLMEngine":
