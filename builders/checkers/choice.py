@@ -1,9 +1,10 @@
 r"""The `choice` checker: one option of a multiple-choice question, by its key.
 
-Rule `stated_key`, version 1. The answer is the key after the last marker (`Final answer: (B)`, `The answer is B`,
-`\boxed{\text{B}}`, `#### b`), else a completion that is no more than a key and its option, else the last key that its
-last line names. A key is a letter: in parentheses, in bold, behind `option` or `choice`, or alone; `A` and `I` before a
-word are words, and a key after `not` is not the answer. Two keys joined by `and` or `or` state no answer.
+Rule `stated_key`, version 1. The answer is the key after the last marker (`Final answer: (B)`, `The answer is B`, `the
+best option is B)`, `\boxed{\text{B}}`, `#### b`), else a completion that is no more than a key and its option, else the
+last key that its last line names. A key is a letter: in parentheses, in bold, behind `option` or `choice`, or alone;
+`A` and `I` before a word are words, and a key after `not` is not the answer. Two keys joined by `and` or `or` state
+none.
 
 Where the problem's options are known (`choices`), a key beyond them is none, and an option that is written out instead
 of its key counts if it is the only one that reads so. A digit is a key by position (ARC), unless an option reads so.
@@ -20,18 +21,19 @@ MAX_OPTIONS = 26
 _STYLE = re.compile(r"\\(?:text(?:bf|rm|it)?|math(?:bf|rm)|boxed|fbox)[ ]?\{|[$*_`{}]|\\[()\[\]]")
 _KEY = re.compile(
     r"""
-    (?P<not>\b(?:not|isn't|neither|nor|except)\b [^.;\n]{0,20}? )?
+    (?P<not>(?:\b(?:not|isn't|neither|nor|except|non)\b|不是) [^.;\n]{0,20}? )?
     (?:
       [(\[] [ ]?(?P<bracketed>[A-Za-z]|\d{1,2})[ ]? [)\]]
     | \b(?i:option|choice|answer|letter)[ ]{1,3}(?P<named>[A-Z]|[a-z](?=[).:,]|$)|\d{1,2})\b(?![-'’.]\w)
-    | (?<![\w(\[.'’-]) (?P<bare>[A-Z]) (?![ ](?:is|can)[ ]?n[o'’]t)
-      (?= [).:,;] (?:\s|$) | \s*$ | [ ](?:is|and|or|because|since|it|[-–—=])\b | \s[^a-z\s] )
+    | (?<![A-Za-z0-9_(\[.'’/-]) (?P<bare>[A-Z]) (?![ ](?:is|can)[ ]?n[o'’]t)
+      (?= \) | [.:,;] (?:\s|$) | [^\x00-\x7F] | \s*$ | [ ](?:is|and|or|because|since|it|[-–—=])\b | \s[^a-z\s] )
     | ^[ ]{0,3}(?P<alone>[a-z]|\d{1,2})(?= \) | [.:,] (?:\s|$) | \s*$ )
     )
     """,
     re.VERBOSE | re.MULTILINE,
 )
 _JOINED = re.compile(r"[ ,/&]{0,3}(?:and|or|&|/|,)[ ,]{0,3}(?:option |choice )?", re.IGNORECASE)
+_OPTION_IS = re.compile(r"\b(?:option|choice)[ ]is\b", re.IGNORECASE)
 _HASHES = re.compile(r"^#{4}[ \t]{0,4}(\(?[A-Za-z]\)?)[ \t]{0,8}$", re.MULTILINE)
 _OPENING = re.compile(r"\s*\(?[A-Za-z0-9]{1,2}(?:\s*$|\)|[.:]\s)")
 _SENTENCE_END = re.compile(r"(?<=[^A-Z\d(\s][.!?])\s|\n")
@@ -73,6 +75,7 @@ class ChoiceChecker(PureChecker):
 def _places(full: str, kept: int) -> Iterator[tuple[int, int, bool]]:
     """(start, end, whether it promises an answer) of what follows each marker or stands in the box, the last first."""
     found = [(*line_after(full, marker.end), marker.slot) for marker in markers(full)]
+    found += [(*line_after(full, m.end()), False) for m in _OPTION_IS.finditer(full)]
     found += [(m.start(1), m.end(1), True) for m in _HASHES.finditer(full)]
     box = last_boxed(full)
     if box:

@@ -28,6 +28,7 @@ _DATE = re.compile(
 )
 _QUOTED = re.compile(r'["“]([^"“”\n]{1,200})["”]')
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORD = re.compile(r"\w[\w'’-]*")
 
 
@@ -54,7 +55,7 @@ class TextChecker(PureChecker):
         """`1971-07-08` of a date, else the letters and digits, in lower case."""
         text = extracted.strip()
         date = _DATE.fullmatch(text.rstrip("."))
-        return _day(date) if date else "".join(c for c in text.casefold() if c.isalnum()) or None
+        return _day(date) if date else "".join(c for c in _COMMAND.sub("", text).casefold() if c.isalnum()) or None
 
 
 def _special(stated: str) -> str | None:
