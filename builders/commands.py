@@ -58,3 +58,19 @@ def _together(rows: "list[Forecast]", free: int) -> str:
     parts += [f"not counted: {unknown} rows of unknown size"] if unknown else []
     parts += [f"time not known of {untimed} rows"] if untimed else []
     return "together " + ", ".join(parts)
+
+
+def smoke(
+    params: Annotated[Path, typer.Argument(help="A params file, such as one of recipes/.")] = Path("params.yaml"),
+    problems: Annotated[int, typer.Option(help="Problems of each run.", min=1)] = 20,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the directory, with its tables and its report.")] = False,
+) -> None:
+    """Runs a recipe's whole graph on a few problems and tiny models, in a directory of its own: about a minute."""
+    from builders.smoke_run import scratch_directory, smoke
+
+    total = 0.0
+    with scratch_directory(keep) as scratch:
+        for ran in smoke(params, Path(), scratch, problems):
+            total += ran.seconds
+            print(f"{ran.seconds:7.1f} s  {ran.stage}", flush=True)
+        print(f"{total:7.1f} s  {params}: every stage ran{f'; kept in {scratch}' if keep else ''}")
