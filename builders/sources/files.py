@@ -3,8 +3,9 @@
 import csv
 import gzip
 import json
+import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +15,8 @@ Located = tuple[str, Fields]
 _CHUNK = 1 << 20
 _MAX_ROW = 64 << 20
 """Characters of one row of a JSON list: more is no row but a file that is broken."""
-_BETWEEN = " \t\r\n,"
+_GAP = re.compile(r"[ \t\r\n,]*")
+_DECODE = json.JSONDecoder().raw_decode
 
 
 def read_rows(path: Path, label: str) -> Iterator[Located]:
@@ -67,38 +69,48 @@ def _object(line: str, place: str) -> Fields:
 
 def _json(path: Path, label: str) -> Iterator[Located]:
     """The objects of a list, or of a file that holds one object after the other, decoded one by one."""
-    decode, text, number = json.JSONDecoder().raw_decode, "", 0
     with _open(path) as file:
         chunks = _sound(iter(lambda: file.read(_CHUNK), ""), label)
-        text = next(chunks, "").lstrip()
-        is_list = text.startswith("[")
-        text = text[1:] if is_list else text
-        while True:
-            text = text.lstrip(_BETWEEN)
-            if is_list and text.startswith("]"):
-                return
-            row, end = _decoded(decode, text) if text else (None, 0)
-            if end == 0:
-                more = next(chunks, "")
-                if not more or len(text) > _MAX_ROW:
-                    break
-                text += more
-                continue
-            number += 1
-            text = text[end:]
+        for number, row in enumerate(_values(chunks, label), 1):
             if not isinstance(row, dict):
                 raise ValueError(f"{label} row {number}: a list of JSON objects is expected, not {type(row).__name__}")
             yield f"{label} row {number}", row
-    if text or is_list:
-        raise ValueError(f"{label} row {number + 1}: not valid JSON, or cut off; mend the file")
 
 
-def _decoded(decode: Callable[[str], tuple[Any, int]], text: str) -> tuple[Any, int]:
-    """The value at the start of a text and where it ends; 0 where it goes on beyond the text."""
+def _values(chunks: Iterator[str], label: str) -> Iterator[Any]:
+    """The values of a list, or those of a text, in order. Raises ValueError where it is no JSON, or cut off."""
+    text = next(chunks, "").lstrip()
+    is_list = text.startswith("[")
+    at, number = int(is_list), 0
+    while True:
+        at = _gap_end(text, at)
+        if is_list and text.startswith("]", at):
+            return
+        value, end = _decoded(text, at)
+        if end is not None:
+            yield value
+            at, number = end, number + 1
+            continue
+        more = next(chunks, "")
+        if not more and at == len(text) and not is_list:
+            return
+        if not more or len(text) - at > _MAX_ROW:
+            raise ValueError(f"{label} row {number + 1}: not valid JSON, or cut off; mend the file")
+        text, at = text[at:] + more, 0
+
+
+def _gap_end(text: str, at: int) -> int:
+    gap = _GAP.match(text, at)
+    assert gap is not None, "it matches the empty text too"
+    return gap.end()
+
+
+def _decoded(text: str, at: int) -> tuple[Any, int | None]:
+    """The value that begins at a place of a text, and where it ends; no end where it goes on beyond the text."""
     try:
-        return decode(text)
+        return _DECODE(text, at)
     except json.JSONDecodeError:
-        return None, 0
+        return None, None
 
 
 def _csv(path: Path, label: str) -> Iterator[Located]:
@@ -108,8 +120,8 @@ def _csv(path: Path, label: str) -> Iterator[Located]:
         try:
             for number, row in enumerate(rows, 1):
                 if None in row or None in row.values():
-                    counts = f"{len(rows.fieldnames or ())} columns are named in its first line"
-                    raise ValueError(f"{label} row {number}: more or fewer cells than the {counts}; quote its commas")
+                    wanted = f"{len(rows.fieldnames or ())} cells, as its first line"
+                    raise ValueError(f"{label} row {number}: it has not {wanted}; quote cells that hold commas")
                 yield f"{label} row {number}", row
         except csv.Error as error:
             raise ValueError(f"{label}: not readable as CSV near line {rows.line_num} ({error}); mend it") from None
