@@ -31,12 +31,12 @@ def source_of(config: ProblemsRun) -> Source:
     if config.source == "file":
         assert config.columns is not None
         assert config.answer_kind is not None
-        parse: Callable[[Fields, str], Record] = reader(config.columns, config.answer_kind)
+        parse: Callable[[Fields, str], Record] = reader({**config.columns}, config.answer_kind)
         source = Source(config.name or _file_name(config), config.licence or "", config.answer_kind, None, "", parse)
     else:
         source = SOURCES[config.source]
-    given = {"hub": config.hub, "files": config.files, "licence": config.licence}
-    return source._replace(**{field: value for field, value in given.items() if value is not None})
+    licence = config.licence or source.licence
+    return source._replace(licence=licence, hub=config.hub or source.hub, files=config.files or source.files)
 
 
 def _file_name(config: ProblemsRun) -> str:

@@ -76,8 +76,8 @@ def _write(root: Path, arguments: argparse.Namespace) -> None:
     with (root / "rows.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows(arguments.rows))
     run = {"source": "mmiqc", "path": "rows.jsonl", "split": "train", "shuffle": arguments.shuffle}
-    sections: dict[str, object] = {name: {} for name in Params.model_fields} | {"seed": 0}
-    sections["problems"] = {"bench": run | {"all_solutions": arguments.all_solutions}}
+    used = {"seed": 0, "problems": {"bench": run | {"all_solutions": arguments.all_solutions}}}
+    sections = {name: used.get(name, {}) for name in Params.model_fields}
     (root / "params.yaml").write_text(json.dumps(sections), encoding="utf-8")
 
 
