@@ -17,7 +17,8 @@ CONFIG = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256,
 }  # fmt: skip
-QUICK = {"enforce_eager": True, "max_num_seqs": 8, "block_size": 32}
+QUICK = {"enforce_eager": True, "max_num_seqs": 8, "block_size": 32, "max_num_batched_tokens": 256}
+"""So few tokens of one step that prompts have to wait for the next."""
 
 
 def real(test: Any) -> Any:

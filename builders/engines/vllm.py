@@ -108,12 +108,13 @@ class VllmEngine:
         self.vllm.add_request(
             name,
             tokens_input(encoded.ids),
-            self._parameters(encoded.request.key, sampling),
+            self.parameters(encoded.request.key, sampling),
             lora_request=self._adapter,
         )
         self._running[name] = encoded
 
-    def _parameters(self, key: str, sampling: Sampling) -> "SamplingParams":
+    def parameters(self, key: str, sampling: Sampling) -> "SamplingParams":
+        """What vLLM is told of one request."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 

@@ -45,9 +45,9 @@ def start(directory: Path, precision: str) -> Started:
             "engine 'vllm' needs vLLM: `pip install -c constraints.txt -e '.[vllm]'` on a machine with GPUs (its build"
             " for CPUs: see .ci/run), or use engine 'hf'"
         )
-    _set_environment()
+    set_environment()
     with ExitStack() as cleanup:
-        arguments, adapter = _arguments(directory, precision), adapter_of(directory)
+        arguments, adapter = engine_arguments(directory, precision), adapter_of(directory)
         if adapter and (reason := _unservable(adapter)):
             print(f"{directory}: vLLM runs a merged copy of it: {reason}", file=sys.stderr)
             arguments["model"] = cleanup.enter_context(_merged(directory, precision))
@@ -57,7 +57,7 @@ def start(directory: Path, precision: str) -> Started:
         return Started(engine, _request(adapter), devices, cleanup.pop_all().close)
 
 
-def _set_environment() -> None:
+def set_environment() -> None:
     """What vLLM reads when it is imported.
 
     Its processes are spawned, not forked: a fork would hold the ledger's lock and its database, whoever lives longer.
@@ -111,11 +111,11 @@ def _engine(arguments: dict[str, Any]) -> "LLMEngine":
     return LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
 
 
-def _arguments(directory: Path, precision: str) -> dict[str, Any]:
+def engine_arguments(directory: Path, precision: str) -> dict[str, Any]:
     import torch
     from vllm.platforms import current_platform
 
-    visible = 0 if current_platform.is_cpu() else torch.cuda.device_count()
+    cpu = current_platform.is_cpu()
     return {
         "model": str(directory),
         "dtype": _DTYPES[precision],
@@ -124,10 +124,11 @@ def _arguments(directory: Path, precision: str) -> dict[str, Any]:
         "generation_config": "vllm",  # a model's own may bring top_k or penalties, which would change what params say
         "logprobs_mode": "raw_logprobs",
         "enable_prefix_caching": True,
+        "enable_chunked_prefill": not cpu,  # vLLM 0.32 dies of a request with a seed whose prefill is cut there
         "max_model_len": -1,  # as long as the model and the memory allow
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
-    } | layout(directory, visible)
+    } | layout(directory, 0 if cpu else torch.cuda.device_count())
 
 
 # LoRA adapters
