@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stores.plain import printable
 from stores.printing import Format, FormatOption, print_rows
 
 if TYPE_CHECKING:
@@ -74,3 +75,23 @@ def smoke(
             total += ran.seconds
             print(f"{ran.seconds:7.1f} s  {ran.stage}", flush=True)
         print(f"{total:7.1f} s  {params}: every stage ran{f'; kept in {scratch}' if keep else ''}")
+
+
+def doctor(
+    network: Annotated[bool, typer.Option("--network", help="Ask the servers and the Hub, too.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read the whole of a large ledger.")] = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """Says what is fit for work here and what is not, with remedies; exits with 1 if there is a problem."""
+    from builders.doctor import Finding, examine
+
+    found = []
+    for finding in examine(Path(), network, deep):
+        found.append(finding)
+        if format is Format.table:
+            remedy = f"\n{'':24}→ {finding.remedy}" if finding.remedy and finding.state != "ok" else ""
+            print(printable(f"{finding.state:8}  {finding.check:12}  {finding.detail}{remedy}"), flush=True)
+    if format is not Format.table:
+        print_rows(Finding._fields, found, format)
+    if any(finding.state == "problem" for finding in found):
+        raise typer.Exit(1)
