@@ -164,6 +164,13 @@ def generate(seed: int, steps: tuple[int, int], count: int, skip: int = 0) -> li
     return list(islice(word_problems(seed, steps), skip, skip + count))
 
 
+def options(problem: WordProblem, count: int) -> tuple[list[str], str]:
+    """`count` numbers in a row, the answer among them, and its letter. The question decides where they begin."""
+    rng, answer = random.Random(crc32(problem.question.encode())), int(problem.answer)
+    first = max(0, answer - rng.randrange(count))
+    return [str(first + i) for i in range(count)], string.ascii_uppercase[answer - first]
+
+
 def vocabulary() -> list[str]:
     """Texts that hold every word and sign that any seed writes (numbers apart)."""
     words = [*NAMES, *THINGS, *PACKS, *(word for group in (*HOLDERS, *WORK) for word in group)]

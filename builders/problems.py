@@ -123,7 +123,14 @@ def generated(config: ProblemsRun) -> Iterator[Record]:
     assert config.limit is not None
     problems = arithmetic.generate(config.seed, config.steps, config.skip + config.limit)
     for number, p in enumerate(problems, 1):
-        yield Record(f"generated problem {number}", p.question, p.answer, p.chain, level=str(p.steps))
+        record = Record(f"generated problem {number}", p.question, p.answer, p.chain, level=str(p.steps))
+        yield _with_options(record, *arithmetic.options(p, config.options)) if config.options else record
+
+
+def _with_options(record: Record, choices: list[str], letter: str) -> Record:
+    """The same problem as a multiple-choice one, whose solution names the option too."""
+    solution = f"{record.solution} That is ({letter})."
+    return record._replace(choices=choices, answer=letter, answer_kind="choice", solution=solution)
 
 
 def _check(config: ProblemsRun) -> None:
@@ -134,8 +141,8 @@ def _check(config: ProblemsRun) -> None:
                 raise ValueError(f"{field}: generated problems need it")
         if config.path != NO_FILE or config.revision or config.shuffle:
             raise ValueError(f"source: generated problems take no file, revision or shuffle (`path: {NO_FILE}`)")
-    elif config.steps is not None:
-        raise ValueError("steps: only generated problems have it; remove it")
+    elif given := next((field for field in ("steps", "options") if getattr(config, field) is not None), None):
+        raise ValueError(f"{given}: only generated problems have it; remove it")
 
 
 def _labels(config: ProblemsRun) -> Labels:

@@ -1,19 +1,20 @@
 """Any recipe, small: the same runs and references on generated problems and tiny models, for a minute on a CPU.
 
 `shrink` maps a params file (as read from YAML) to such a one. What it keeps: every run, its name and every reference;
-templates, rendering, stops, losses, learning rates, checkers, shots. What it replaces:
+templates, rendering, stops, losses, learning rates, checkers. What it replaces:
 
-* sources by generated arithmetic with the same splits; windows (`skip`, `limit`) of one source keep their order and
-  overlaps, so what was held out stays held out;
+* sources by generated arithmetic with the same splits, as multiple choice where the template shows options; windows
+  (`skip`, `limit`) of one source keep their order and overlaps, so what was held out stays held out;
 * models (but scripted ones) by a tiny one which is first fine-tuned on generated gold chains, so that it ends
   completions and is sometimes right: a random one would give no pair. Such a model is a run of `sft` of the same name;
-* engines (but `scripted`) by `hf`, precision by fp32, and all counts by small ones.
+* engines (but `scripted`) by `hf`, precision by fp32, and all counts (shots among them) by small ones.
 """
 
 import copy
 from collections.abc import Iterator
 from typing import Any
 
+from builders.prompts import load_template
 from schemas.slots import NO_FILE, NONE
 
 WARMUP = "smoke_warmup"
@@ -25,8 +26,10 @@ _TINY_CONFIG = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 1024, "tie_word_embeddings": True,
 }  # fmt: skip
+_ARITHMETIC = {"source": "arithmetic", "path": NO_FILE, "steps": [1, 1]}
+_OPTIONS = 4
 _WARMUP_PROBLEMS = 1000
-_WARMUP_STEPS = 500
+_WARMUP_STEPS = 350
 _MAX_NEW_TOKENS = 32
 
 Runs = dict[str, dict[str, Any]]
@@ -40,13 +43,16 @@ def shrink(raw: Raw, problems: int = 20) -> Raw:
     the generated problems.
     """
     small = copy.deepcopy(raw)
-    small["problems"] = _problems(small["problems"], problems)
+    small["problems"] = _problems(small["problems"], _with_options(small), problems)
     _replace_models(small)
     for run in small["sampling"].values():
         run["max_new_tokens"] = min(run["max_new_tokens"], _MAX_NEW_TOKENS)
     for section, name, run in _runs(small):
         if name not in (TINY, WARMUP):
             _reduce(section, run, problems)
+    for run in small["prompts"].values():
+        if run.get("shots"):
+            run["shots"] = 1
     return small
 
 
@@ -57,15 +63,27 @@ def _runs(raw: Raw) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield from ((section, name, run) for name, run in runs.items())
 
 
-def _problems(runs: Runs, count: int) -> Runs:
+def _with_options(raw: Raw) -> set[str]:
+    """The problems runs that are asked with a template which shows options."""
+    return {run["problems"] for run in raw["prompts"].values() if _shows_options(run)}
+
+
+def _shows_options(prompts: dict[str, Any]) -> bool:
+    return "{choices}" in load_template(prompts["template"])[0].user
+
+
+def _problems(runs: Runs, with_options: set[str], count: int) -> Runs:
     """The runs with generated problems: runs of one source and order are windows of one seed's stream."""
-    streams: dict[tuple, list[dict[str, Any]]] = {}
-    for run in runs.values():
-        key = [run["source"], run["path"], run.get("revision"), run["split"], run.get("seed", 0), run.get("shuffle")]
-        streams.setdefault(tuple(map(str, key)), []).append(run)
-    seeds = {id(run): _seed(i) for i, windows in enumerate(streams.values()) for run in windows}
-    cuts = {id(run): _cuts(windows) for windows in streams.values() for run in windows}
-    return {name: _generated(run, seeds[id(run)], cuts[id(run)], count) for name, run in runs.items()}
+    streams: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        streams.setdefault(str({key: value for key, value in run.items() if key not in ("skip", "limit")}), []).append(
+            name
+        )
+    found = {}
+    for number, names in enumerate(streams.values()):
+        cuts, options = _cuts([runs[name] for name in names]), bool(with_options & set(names))
+        found |= {name: _generated(runs[name], _seed(number), cuts, count, options) for name in names}
+    return {name: found[name] for name in runs}
 
 
 def _seed(stream: int) -> int:
@@ -83,12 +101,10 @@ def _window(run: dict[str, Any]) -> tuple[float, float]:
     return start, start + limit if limit else float("inf")
 
 
-def _generated(run: dict[str, Any], seed: int, cuts: list[float], count: int) -> dict[str, Any]:
+def _generated(run: dict[str, Any], seed: int, cuts: list[float], count: int, options: bool) -> dict[str, Any]:
     start, end = (cuts.index(cut) for cut in _window(run))
-    return {
-        "source": "arithmetic", "path": NO_FILE, "split": run["split"], "seed": seed, "skip": start * count,
-        "limit": (end - start) * count, "steps": [1, 1],
-    }  # fmt: skip
+    window = {"split": run["split"], "seed": seed, "skip": start * count, "limit": (end - start) * count}
+    return _ARITHMETIC | window | ({"options": _OPTIONS} if options else {})
 
 
 def _replace_models(small: Raw) -> None:
@@ -99,13 +115,13 @@ def _replace_models(small: Raw) -> None:
     small["models"] = {n: run for n, run in small["models"].items() if n not in replaced}
     small["models"][TINY] = {"path": NO_FILE, "vocabulary": WARMUP, "config": dict(_TINY_CONFIG)}
     small["sampling"].setdefault("greedy", {"temperature": 0.0, "max_new_tokens": _MAX_NEW_TOKENS})
-    small["problems"][WARMUP] = {
-        "source": "arithmetic", "path": NO_FILE, "split": "train", "seed": 7, "limit": _WARMUP_PROBLEMS, "steps": [1, 1]
-    }  # fmt: skip
     first = next(iter(small["prompts"].values()), {"template": "question_answer", "rendering": "text"})
-    changed = {"problems": WARMUP, "shots": 0, "demo_samples": NONE, "demo_problems": NONE}
-    small["prompts"][WARMUP] = first | changed
-    ending = "\nFinal answer: {answer}"
+    options = {"options": _OPTIONS} if _shows_options(first) else {}
+    small["problems"][WARMUP] = _ARITHMETIC | {"split": "train", "seed": 7, "limit": _WARMUP_PROBLEMS} | options
+    demos = dict.fromkeys(("demo_samples", "demo_problems"), WARMUP if first.get("shots") else NONE)
+    small["prompts"][WARMUP] = first | {"problems": WARMUP} | demos
+    endings = [run["ending"] for run in small["samples_gold"].values()]
+    ending = endings[0] if endings else "\nFinal answer: {answer}"
     small["samples_gold"][WARMUP] = {"problems": WARMUP, "ending": ending, "model": TINY}
     small["demos_gold"][WARMUP] = {"samples": WARMUP, "prompts": WARMUP}
     small["sft"] = {name: _warmed(i) for i, name in enumerate(replaced)} | small["sft"]

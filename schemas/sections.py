@@ -96,6 +96,9 @@ class ProblemsRun(Section):
     skip: Natural = 0
     limit: Positive | None = Field(default=None, description="rows to take after `skip`; generated problems to make")
     steps: tuple[Positive, Positive] | None = Field(default=None, description="arithmetic: least and most steps")
+    options: Annotated[int, at.Ge(2), at.Le(5)] | None = Field(
+        default=None, description="arithmetic: multiple choice among so many options"
+    )
     all_solutions: bool = Field(
         default=False, description="keep the solutions of rows that repeat a problem with the same answer"
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.arithmetic import MAX_STEPS, SEED_BUCKETS, WordProblem, generate, vocabulary
+from builders.arithmetic import MAX_STEPS, SEED_BUCKETS, WordProblem, generate, options, vocabulary
 from schemas.ids import digest
 
 EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)")
@@ -95,3 +95,18 @@ def test_an_exhausted_stream_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builders.arithmetic._PATIENCE", 3)
     with pytest.raises(ValueError, match=r"only \d+ distinct problems found; lower `limit`"):
         generate(0, (1, 1), 1_000)
+
+
+@pytest.mark.parametrize("count", [2, 4, 5])
+def test_options_are_different_numbers_with_the_answer_among_them(count: int) -> None:
+    for problem in generate(1, (1, 3), 200):
+        choices, letter = options(problem, count)
+        assert len(set(choices)) == count
+        assert choices["ABCDE".index(letter)] == problem.answer
+        assert (choices, letter) == options(problem, count)
+        assert min(map(int, choices)) >= 0
+
+
+def test_the_right_option_is_not_always_the_same() -> None:
+    letters = [options(problem, 4)[1] for problem in generate(1, (1, 3), 400)]
+    assert {letter for letter in "ABCD" if letters.count(letter) > 40} == set("ABCD")

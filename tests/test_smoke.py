@@ -1,13 +1,17 @@
 """`shrink`: every run and reference of a params file, on generated problems and tiny models."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import builders.problems
 from builders.smoke import TINY, WARMUP, shrink
 from schemas.params import parse_params, references, stage_runs
+from stores.stage import execute
+from tests import stage_world as world
 from tests.conftest import REPOSITORY
 
 
@@ -64,6 +68,34 @@ def test_counts_shrink_and_still_differ(given, expect):
     raw = shipped()
     raw["samples"]["irpo_0"]["n"] = given
     assert small(raw).samples["irpo_0"].n == expect
+
+
+def test_problems_that_are_asked_with_options_get_some():
+    """In all windows of their source, and those that the tiny models learn from."""
+    arc = {"source": "arc", "path": "data/none", "revision": "0" * 40, "split": "train"}
+    raw = shipped()
+    raw["problems"] |= {"arc": arc | {"limit": 9}, "rest": arc | {"skip": 9}}
+    asked = raw["prompts"]["train"] | {"problems": "arc", "template": "choice_final_answer"}
+    raw["prompts"] = {"arc": asked} | raw["prompts"]
+    found = {name: run.options for name, run in small(raw).problems.items()}
+    assert {name for name, options in found.items() if options == 4} == {"arc", "rest", WARMUP}
+
+
+def test_generated_problems_with_options(workspace: Path) -> None:
+    """The answer is the letter of the option that the plain problem's answer is; everything else is the same."""
+    plain = {"source": "arithmetic", "path": "data/none", "split": "train", "limit": 6, "steps": [1, 2]}
+    world.write_params(problems={"train": plain, "choice": plain | {"options": 4}})
+    for name in ("train", "choice"):
+        execute("problems", name, builders.problems.run)
+    answers = {row["problem_id"]: row["answer"] for run in ("train", "choice") for row in world.read("answers", run)}
+    solutions = {row["problem_id"]: row["text"] for row in world.read("solutions", "choice")}
+    expected = {row["question"]: answers[row["problem_id"]] for row in world.read("problems", "train")}
+    for row in world.read("problems", "choice"):
+        letter = answers[row["problem_id"]]
+        assert row["choices"]["ABCD".index(letter)] == expected.pop(row["question"])
+        assert solutions[row["problem_id"]].endswith(f" That is ({letter}).")
+        assert row["answer_kind"] == "choice"
+    assert not expected
 
 
 def test_engines_precision_and_sizes_are_a_cpus():
