@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 START_S = 120.0
+PER_WORKER = 64
+"""Questions that are worth another worker: starting one costs as much as a hundred."""
 WALL_PER_CPU = 10.0
 """A worker limits its own CPU time; on a busy machine that may take this many times as long."""
 
@@ -100,7 +102,7 @@ class WorkerPool:
         waiting = list(range(len(questions)))[::-1]
         left = len(questions)
         while left:
-            self._start(min(self.size, left))
+            self._start(min(self.size, 1 + left // PER_WORKER))
             self._assign(waiting, questions)
             for task, answer in self._settled():
                 answers[task], left = answer, left - 1
