@@ -132,11 +132,10 @@ def _add_command(point: EntryPoint, called: bool) -> None:
     try:
         command = point.load()
     except Exception as error:  # anybody's code: it must not take the list of commands with it
+        reason = f"cannot be loaded ({type(error).__name__}: {error}; '{point.value}')"
         if called:
-            raise ValueError(
-                f"{point.name}: '{point.value}' cannot be loaded ({type(error).__name__}: {error})"
-            ) from error
-        app.command(point.name, help=f"Cannot be loaded: {type(error).__name__}: {error}")(lambda: None)
+            raise ValueError(f"{point.name}: {reason}") from error
+        app.command(point.name, help=reason)(lambda: None)
         return
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=point.name)

@@ -35,7 +35,7 @@ def make(root: Path) -> Ledger:
     for first in (0, 5):
         ledger.append(OLD, "m0", entries(OLD, range(first, first + 5)), 2.0, 1.0)
     ledger.append(NEW, "m1", entries(NEW, range(4), price_usd=0.25), 1.0)
-    ledger.db.execute("update batches set finished_at = 1000 where context = ?", (OLD,))
+    ledger.db.execute("update batches set finished_at = 1000 + batch where context = ?", (OLD,))
     return ledger
 
 
