@@ -146,6 +146,13 @@ def test_workers_end_with_the_checker_or_without_it() -> None:
     assert children() <= before
 
 
+def test_what_a_program_is_worth_depends_on_no_other_program(checker: ProgramChecker) -> None:
+    """One that catches the missing import takes its other way, whatever ran before."""
+    either = "try:\n    import numpy as np\n    ans = np.floor(2.5)\nexcept ImportError:\n    ans = 2"
+    assert [checker.extract("", text) for text in (either, "import numpy as np\nans = 1", either)] == ["2", "1", "2"]
+    assert checker.extract("", '"""\nfrom numpy import a,, b\n"""\nimport numpy\nans = 3') == "3"
+
+
 def test_programs_do_not_see_each_other(checker: ProgramChecker) -> None:
     assert checker.extract("", "secret = 5\nans = secret") == "5"
     assert checker.extract("", "ans = secret") is None

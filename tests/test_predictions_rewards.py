@@ -62,7 +62,7 @@ def test_stages_give_every_sample_a_prediction_and_a_verdict(made: None) -> None
     found = {row["sample_id"]: row for row in world.read("predictions", "p")}
     assert {
         key: (r["extracted"], r["normalised"], r["extractor"], r["extractor_version"]) for key, r in found.items()
-    } == {key: (*row[2:5], "1") for key, row in EXPECTED.items()}
+    } == {key: (*row[2:5], "2" if row[0] == HALF else "1") for key, row in EXPECTED.items()}
     judged = {row["sample_id"]: row for row in world.read("rewards", "r")}
     assert {key: (r["verdict"], r["reward"]) for key, r in judged.items()} == {
         key: row[5:] for key, row in EXPECTED.items()

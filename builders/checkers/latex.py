@@ -1,14 +1,15 @@
 r"""The `latex` checker: mathematical answers, compared by math-verify in worker processes that can be killed.
 
-Rule `last_boxed`, version 1. The answer is the content of the last `\boxed{…}` (neighbouring boxes joined by commas),
+Rule `last_boxed`, version 2. The answer is the content of the last `\boxed{…}` (neighbouring boxes joined by commas),
 unless a later slot (`Final answer:`, `#### `, `A:` or `Answer:` opening a line) states one; else what follows the last
 marker (a slot, or `the answer is`) on its line; else the last math environment or number that has a digit. Of a line,
 the answer is the math environments that it starts with; in a sentence with environments the last of them or of its
 numbers, in one without the first number; else its words up to the end of the sentence. A completion that goes on with
 another question after it has answered is cut there. An answer that ends in the prefill is not the model's.
 
-Equal canonical forms are equal and different integers differ; only what is left goes to math-verify, with `p\%`
-counted as equal to `p` and to `p/100`, as math-verify does where it sees the text around.
+Equal canonical forms (`latex_forms`) are equal and different integers differ; only what is left goes to math-verify,
+with `p\%` counted as equal to `p` and to `p/100`, as math-verify does where it sees the text around, and with some
+notations that it does not read (`latex_worker`): `x \neq 3`, `x = 1 or x = -1`, `17 \bmod 5 = 2`, vectors as lists.
 This module imports neither it nor sympy: the workers do.
 """
 
@@ -46,7 +47,7 @@ class LatexChecker:
 
     name = "latex"
     rule = "last_boxed"
-    rule_version = "1"
+    rule_version = "2"
 
     def __init__(self, workers: int | None = None, timeout_s: float = TIMEOUT_S):
         self.pool = WorkerPool(Path(__file__).with_name("latex_worker.py"), workers, timeout_s)
@@ -54,7 +55,7 @@ class LatexChecker:
 
     @property
     def version(self) -> str:
-        return f"1 (math-verify {importlib.metadata.version('math-verify')})"
+        return f"2 (math-verify {importlib.metadata.version('math-verify')})"
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ MAX_PROGRAM = 20_000
 
 _FENCE = re.compile(r"[ \t]{0,4}```[ \t]{0,4}(\w*)")
 _LANGUAGES = ("", "python", "py", "python3")
-_OPENING = re.compile(r"(?:def|class|import|from|for|while|print)\b|[A-Za-z_]\w{0,80}[ ]{0,4}=(?!=)|\#")
+_OPENING = re.compile(r"(?:def|class|import|from|for|while|if|try|with|print)\b|[A-Za-z_]\w{0,80}[ ]{0,4}=(?!=)|\#")
 _STATEMENT = re.compile(
     r"""
     (?:def|class|import|from|for|while|if|elif|else|try|except|finally|with|assert|raise|pass|print)\b

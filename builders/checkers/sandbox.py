@@ -10,6 +10,7 @@ import datetime
 import importlib.metadata
 import re
 import weakref
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 TIME_S = 2.0
@@ -64,7 +65,6 @@ class Sandbox:
 
     def __init__(self, time_s: float = TIME_S):
         self.time_s = time_s
-        self.missing: dict[str, re.Pattern[str]] = {}
         self.pool: Any = None
         self.closing: weakref.finalize | None = None
 
@@ -75,30 +75,14 @@ class Sandbox:
         that does is undecided.
         """
         dropped: dict[str, str] = {}
+        missing: set[str] = set()
         while True:
-            kept = self._without_missing(program, dropped)
-            outcome = self._feed(_PRELUDE + kept + _RESULT.format(result))
+            outcome = self._feed(_PRELUDE + program + _RESULT.format(result))
             module = _MISSING_MODULE.search(outcome.error or "")
-            if module is None or module[1] in self.missing:
+            if module is None or module[1] in missing:
                 return _blamed(outcome, dropped)
-            name = re.escape(module[1])
-            self.missing[module[1]] = re.compile(
-                rf"^([ \t]*)(?:import[ \t]+{name}(?:[ \t]+as[ \t]+(\w+))?|from[ \t]+{name}[ \t]+import[ \t]+([^#\n(]+))"
-                r"[ \t]*(?=#|$)",
-                re.MULTILINE,
-            )
-
-    def _without_missing(self, program: str, dropped: dict[str, str]) -> str:
-        """`program` without imports of `missing` modules; `dropped` gets the names that these would have bound."""
-        for module, statement in self.missing.items():
-
-            def leave_out(found: re.Match[str], module: str = module) -> str:
-                names = [part.split()[-1] for part in (found[3] or found[2] or module.split(".")[0]).split(",")]
-                dropped.update(dict.fromkeys(names, module))
-                return found[1] + "pass"
-
-            program = statement.sub(leave_out, program) if module in program else program
-        return program
+            missing.add(module[1])
+            program = _without(module[1], program, dropped)
 
     def _feed(self, source: str) -> Outcome:
         """Everything that Monty raises is an outcome: the program's own mistake, or a limit."""
@@ -130,6 +114,27 @@ class Sandbox:
         if self.closing is not None:
             self.closing()
         self.pool = self.closing = None
+
+
+def _without(module: str, program: str, dropped: dict[str, str]) -> str:
+    """`program` without its imports of a module; `dropped` gets the names that these would have bound."""
+
+    def leave_out(found: re.Match[str]) -> str:
+        names = (found[3] or found[2] or module.partition(".")[0]).split(",")
+        dropped.update((name.split()[-1], module) for name in names if name.strip())
+        return found[1] + "pass"
+
+    return _import_of(module).sub(leave_out, program)
+
+
+@cache
+def _import_of(module: str) -> re.Pattern[str]:
+    name = re.escape(module)
+    return re.compile(
+        rf"^([ \t]*)(?:import[ \t]+{name}(?:[ \t]+as[ \t]+(\w+))?|from[ \t]+{name}[ \t]+import[ \t]+([^#\n(]+))"
+        r"[ \t]*(?=#|$)",
+        re.MULTILINE,
+    )
 
 
 def _blamed(outcome: Outcome, dropped: dict[str, str]) -> Outcome:
