@@ -1,53 +1,28 @@
-"""Ray: where replicas go, what one of them does, and what a cluster answers when parts of it are killed."""
+"""Ray without a cluster: where replicas go, and what one of them does."""
 
 import asyncio
-import os
-import signal
+import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from builders.engines import Request, load_engine
+from builders.engines import Finished, Request, load_engine
 from builders.engines.ray import lay_out
-from builders.engines.ray_replica import Replica, Source, Work
+from builders.engines.ray_replica import Replica, Source, Work, _Arriving
 from builders.model_files import fingerprint, write_record
-from builders.models import initialise, write_script
+from builders.models import write_script
 from schemas import Chat
 from schemas.sections import Sampling
-from stores.ledger import Ledger
-from tests.pipeline import Checkout, kill, sampling_params, wait_for
-from tests.test_engines import CONFIG, EXPLORE, GREEDY, WORDS
+from tests.test_engines import GREEDY, WORDS
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 NODE, GPU_NODE = {"CPU": 8.0}, {"CPU": 32.0, "GPU": 8.0}
 
 
 def requests(count: int) -> list[Request]:
     return [Request(f"k{i:04d}", (Chat(role="user", content=WORDS[i % 2]),), "", "text") for i in range(count)]
-
-
-class Reading:
-    """Requests, and how many of them were read."""
-
-    def __init__(self, count: int):
-        self.count, self.read = count, 0
-
-    def __iter__(self) -> Iterator[Request]:
-        for request in requests(self.count):
-            self.read += 1
-            yield request
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model")
-    initialise(CONFIG, WORDS, 0, directory, "models.base")
-    write_record(directory, {"source": "config"})
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -163,173 +138,36 @@ def test_a_replica_without_its_model_says_so_to_every_call(
             broken.complete(requests(2))
 
 
-# A cluster
+class Failing:
+    """An engine that fails as soon as it is asked."""
+
+    device_s = 0.0
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+    def stream(self, requests: Iterable[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
+        raise self.error
+        yield
 
 
-def logging_source(path: Path) -> type[Source]:
-    """A source that writes what happens to each block. Not of a module: so Ray sends it along, path and all."""
-
-    def log(what: str, index: int) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            print(what, index, file=file)
-
-    class LoggingSource(Source):
-        async def begin(self, index: int) -> tuple[int, str]:
-            log("begin", index)
-            return await super().begin(index)
-
-        async def forget(self, index: int) -> None:
-            log("forget", index)
-            await super().forget(index)
-
-    return LoggingSource
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Two CPUs of this machine; what `RayEngine` finds running it uses."""
-    import ray
-
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR"}
-    ray.init("local", num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
-    wait_for(lambda: not processes("raylet"), "end of the cluster", 20)
-
-
-def stat(pid: int) -> tuple[str, int]:
-    """(title, parent) of a process; an empty title if there is none."""
-    try:
-        title = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
-        return title, int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-    except OSError:
-        return "", 0
-
-
-def processes(title: str, ancestor: int = os.getpid()) -> list[int]:
-    """Descendants of a process whose command line holds a string."""
-    every = {int(entry.name): stat(int(entry.name)) for entry in Path("/proc").glob("[0-9]*")}
-
-    def descends(pid: int) -> bool:
-        while pid := every.get(pid, ("", 0))[1]:
-            if pid == ancestor:
-                return True
-        return False
-
-    return [pid for pid, (found, _) in every.items() if title in found and descends(pid)]
-
-
-def replicas() -> list[int]:
-    return processes("ray::MapWorker")
-
-
-@pytest.fixture
-def two_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PAIRWRIGHT_RAY_REPLICAS", "2")
-
-
-def direct(directory: Path, count: int, sampling: Sampling) -> dict[str, Any]:
-    engine = load_engine("hf", directory)
-    return {r.key: completion for done in engine.stream(requests(count), sampling, 16) for r, completion in done}
-
-
-@pytest.mark.slow
-def test_replicas_complete_as_one_engine_and_read_no_further_than_they_must(
-    cluster: Any, two_replicas: None, model_dir: Path
+@pytest.mark.parametrize(("error", "replaced"), [(OSError("vLLM died"), True), (ValueError("no"), False)])
+def test_a_replica_whose_engine_died_is_replaced(
+    script_dir: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, replaced: bool
 ) -> None:
-    asked, found = Reading(120), {}
-    engine = load_engine("ray", model_dir)
-    for done in engine.stream(asked, GREEDY, 8):
-        assert asked.read <= len(found) + 2 * 4 * 8, "four blocks per replica"
-        assert len(done) <= 8
-        found |= {request.key: completion for request, completion in done}
-    assert asked.read == 120
-    assert found == direct(model_dir, 120, GREEDY)
-    assert engine.device_s > 0
-    wait_for(lambda: not replicas(), "end of the replicas", 20)
+    ended: list[Exception] = []
+    monkeypatch.setattr(Replica, "_die", lambda self, error: ended.append(error))
+    monkeypatch.setattr("builders.engines.ray_replica.load_engine", lambda *_: Failing(error))
+    with pytest.raises(type(error), match=str(error)):
+        replica(script_dir).complete(requests(2))
+    assert ended == [error] * replaced
 
 
-@pytest.mark.slow
-def test_a_killed_replica_costs_only_what_it_had_in_flight(
-    cluster: Any, two_replicas: None, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = tmp_path / "log"
-    monkeypatch.setattr("builders.engines.ray.Source", logging_source(log))
-    found, killed = [], 0
-    for done in load_engine("ray", model_dir).stream(requests(800), EXPLORE, 8):
-        found += done
-        if len(found) >= 80 and not killed and len(replicas()) == 2:
-            killed = replicas()[0]
-            os.kill(killed, signal.SIGKILL)
-    assert killed
-    assert len(found) == 800
-    assert {request.key: completion for request, completion in found} == direct(model_dir, 800, EXPLORE)
-    events = [line.split() for line in log.read_text(encoding="utf-8").splitlines()]
-    begun = [index for what, index in events if what == "begin"]
-    assert 1 <= len(begun) - 100 <= 2, "the killed replica computed one block, and perhaps had one waiting"
-    for again in {index for index in begun if begun.count(index) > 1}:
-        assert events.index(["forget", again]) > max(i for i, e in enumerate(events) if e == ["begin", again])
-
-
-@pytest.mark.slow
-def test_requests_that_kill_every_replica_end_the_run(
-    cluster: Any, script_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PAIRWRIGHT_RAY_REPLICAS", "1")
-    monkeypatch.setenv("PAIRWRIGHT_RAY_ENGINE", "scripted")
-    monkeypatch.setenv("PAIRWRIGHT_SCRIPTED_DELAY", "1")
-    ended = threading.Event()
-
-    def shoot() -> None:
-        while not ended.wait(0.7):
-            for pid in replicas():
-                os.kill(pid, signal.SIGKILL)
-
-    shooting = threading.Thread(target=shoot)
-    shooting.start()
-    try:
-        with pytest.raises(ValueError, match="4 replicas died with the same 2 requests from k0000") as error:
-            list(load_engine("ray", script_dir).stream(requests(2), GREEDY, 8))
-    finally:
-        ended.set()
-        shooting.join()
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.slow
-def test_an_error_of_a_replica_is_one_line(cluster: Any, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PAIRWRIGHT_RAY_ENGINE", "scripted")
-    with pytest.raises(ValueError, match=r"^replica on \S+: .* engine 'scripted' needs a model made from") as error:
-        list(load_engine("ray", model_dir).stream(requests(2), GREEDY, 8))
-    assert "\n" not in str(error.value)
-    wait_for(lambda: not replicas(), "end of the replicas", 20)
-
-
-@pytest.mark.slow
-def test_a_killed_run_continues_where_its_last_batch_was_committed(tmp_path: Path) -> None:
-    params = sampling_params("scripted", 8)
-    params["samples"]["irpo_0"] |= {"batch_size": 8, "engine": "ray"}
-    checkout = Checkout(tmp_path, params)
-    for stage in ("problems train", "models base", "prompts train"):
-        checkout.call(sys.executable, "-m", *f"builders.{stage}".split())
-    ledger = Ledger(Path(checkout.environment["PAIRWRIGHT_LEDGER"]))
-    stage = sys.executable, "-m", "builders.samples", "irpo_0"
-    environment = {"PAIRWRIGHT_RAY_REPLICAS": "2", "PAIRWRIGHT_RAY_ENGINE": "scripted"}
-    running = checkout.start(*stage, **environment, PAIRWRIGHT_SCRIPTED_DELAY="0.5")
-    wait_for(lambda: ledger.sql("select count(*) from completions")[1][0][0] >= 32, "batch")
-    started = processes("ray", running.pid)
-    kill(running)
-    wait_for(lambda: not any("ray" in stat(pid)[0] for pid in started), "end of the cluster", 20)
-    committed = ledger.sql("select key, batch from completions")[1]
-    assert any(started)
-    assert len(committed) < 320
-    done = checkout.call(*stage, **environment)
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("sampling base: ")]
-    assert (lines, done.stdout) == ([], ""), "Ray's log is Ray's"
-    assert set(committed) < set(ledger.sql("select key, batch from completions")[1])
-    ledger.close()
-    by_ray = checkout.bytes_of("data/samples/run=irpo_0")
-    params["samples"]["irpo_0"]["engine"] = "scripted"
-    checkout.write_params(params)
-    checkout.call(*stage, PAIRWRIGHT_LEDGER=str(tmp_path / "another"))
-    assert checkout.bytes_of("data/samples/run=irpo_0") == by_ray
+def test_what_arrives_joins_what_was_read() -> None:
+    first, second, third = requests(3)
+    waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    arriving = _Arriving(first, waiting)
+    waiting.put(second)
+    assert list(arriving) == [first, second]
+    waiting.put(third)
+    assert list(arriving) == [third], "an engine that asks again is not told that all is over"
