@@ -2,7 +2,8 @@
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 
 def medians(measure: Callable[[], dict[str, float]], repeat: int) -> dict[str, float]:
@@ -11,12 +12,12 @@ def medians(measure: Callable[[], dict[str, float]], repeat: int) -> dict[str, f
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
-def show(results: Sequence[dict[str, object]] | dict[str, object], as_json: bool) -> None:
+def show(results: Sequence[Mapping[str, Any]] | Mapping[str, Any], as_json: bool) -> None:
     """One JSON object, or a line per number."""
     if as_json:
         print(json.dumps(results))
         return
-    for result in [results] if isinstance(results, dict) else results:
+    for result in [results] if isinstance(results, Mapping) else results:
         print("  ".join(f"{name} {_short(value)}" for name, value in result.items()))
 
 

@@ -19,7 +19,7 @@ from tests.benchmarks.synthetic import RUN, run_measured, write_params, write_sa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000_000], help="samples")
-    parser.add_argument("--chars", type=int, default=600, help="longest text; the stage reads none of it")
+    parser.add_argument("--chars", type=int, default=600, help="of a text on average; the stage reads none of it")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     arguments = parser.parse_args()

@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000, help="predictions")
     parser.add_argument("--texts", type=int, default=300_000, help="samples to extract from")
-    parser.add_argument("--chars", type=int, default=600, help="longest text")
+    parser.add_argument("--chars", type=int, default=600, help="of a text on average")
     parser.add_argument("--memory", default="4GB", help="DuckDB's limit")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")

@@ -24,6 +24,9 @@ from tests.conftest import REPOSITORY
 
 PER_PROMPT = 30
 PROMPTS_AT_ONCE = 2_000
+OFFSETS = 40_000
+"""Places at which a text may begin in the one that all are cut from."""
+TEXT_BYTES = 32 << 20
 RUN = "bench"
 _PARAMS: dict[str, dict[str, Any]] = {
     "problems": {"source": "gsm8k", "path": "none.jsonl", "split": "train"},
@@ -78,7 +81,7 @@ def run_measured(root: Path, section: str, **environment: str) -> dict[str, floa
 
 
 def write_samples_and_rewards(root: Path, rows: int, chars: int = 600, seed: int = 0) -> None:
-    """`rows` samples with texts of up to `chars` characters, and their rewards."""
+    """`rows` samples with texts of about `chars` characters, and their rewards."""
     _write(root, Sample, _samples(rows, chars, seed))
     _write(root, Reward, _rewards(rows, seed))
 
@@ -134,15 +137,11 @@ def _table(row_class: type[Row], columns: dict[str, Any], count: int) -> pa.Tabl
 
 
 def _samples(rows: int, chars: int, seed: int) -> Iterator[pa.Table]:
-    base = "".join(f"word{i:04d} " for i in range(max(5_000, chars // 4)))
     for chunk in _chunks(rows, seed):
         count, generator = len(chunk.ids), np.random.default_rng([seed, int(chunk.gold[0])])
-        offsets = generator.integers(0, len(base) - chars, count)
+        offsets = generator.integers(0, OFFSETS, count)
         offsets = np.where(generator.random(count) < 0.1, np.repeat(offsets[::PER_PROMPT], PER_PROMPT), offsets)
-        lengths = generator.integers(chars // 2, chars, count) - 10
-        stated = [f"\nA: {a}" if s else "" for a, s in zip(chunk.answer.tolist(), chunk.states.tolist(), strict=True)]
-        texts = [base[o : o + n] + s for o, n, s in zip(offsets.tolist(), lengths.tolist(), stated, strict=True)]
-        keys = (offsets.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + chunk.answer.astype(np.uint64)).tolist()
+        keys = offsets * 20_000 + np.where(chunk.states, chunk.answer, 0)
         columns = {
             "sample_id": chunk.ids,
             "prompt_id": np.repeat(chunk.prompts, PER_PROMPT).tolist(),
@@ -153,14 +152,35 @@ def _samples(rows: int, chars: int, seed: int) -> Iterator[pa.Table]:
             "seed": np.zeros(count, np.int64),
             "temperature": np.full(count, 0.8),
             "top_p": np.ones(count),
-            "text": texts,
-            "text_hash": [f"{key:016x}" for key in keys],
-            "n_chars": np.array([len(text) for text in texts], np.int32),
-            "n_tokens": (lengths // 4).astype(np.int32),
+            "text": "",
+            "text_hash": [f"{key * 0x9E3779B97F4A7C15 % 2**64:016x}" for key in keys.tolist()],
             "n_prompt_tokens": np.full(count, 100, np.int32),
             "finish_reason": np.where(generator.random(count) < 0.02, "length", "stop").tolist(),
         }
-        yield _table(Sample, columns, count)
+        yield from _with_texts(_table(Sample, columns | _lengths([""] * count), count), chunk, offsets, chars)
+
+
+def _with_texts(samples: pa.Table, chunk: _Chunk, offsets: np.ndarray, chars: int) -> Iterator[pa.Table]:
+    """The samples with texts of three to five quarters of `chars` characters, some megabytes at a time."""
+    base = "".join(f"word{i:04d} " for i in range((OFFSETS + 2 * chars) // 9 + 1))
+    lengths = 3 * chars // 4 + offsets * 7919 % (chars // 2 + 1)
+    step = max(TEXT_BYTES // chars, 1)
+    for start in range(0, len(samples), step):
+        rows = slice(start, start + step)
+        stated = [
+            f"\nA: {a}" if s else "" for a, s in zip(chunk.answer[rows].tolist(), chunk.states[rows], strict=True)
+        ]
+        places = zip(offsets[rows].tolist(), lengths[rows].tolist(), stated, strict=True)
+        part, texts = samples.slice(start, step), [base[o : o + n - len(s)] + s for o, n, s in places]
+        for name, values in {"text": texts, **_lengths(texts)}.items():
+            place = part.schema.get_field_index(name)
+            part = part.set_column(place, part.schema.field(name), pa.array(values, part.schema.field(name).type))
+        yield part
+
+
+def _lengths(texts: list[str]) -> dict[str, np.ndarray]:
+    n_chars = np.array([len(text) for text in texts], np.int32)
+    return {"n_chars": n_chars, "n_tokens": n_chars // 4}
 
 
 def _rewards(rows: int, seed: int) -> Iterator[pa.Table]:
