@@ -4,11 +4,12 @@ A window (`skip`, `limit`) is cut out of the rows in file order, or with `shuffl
 problem. A problem that an earlier row of that order states is a duplicate even where the earlier row lies outside the
 window, so windows of one order share no problem. Every row of the window becomes a problem or a reject.
 
-Rows are streamed into DuckDB, which de-duplicates, cuts and sorts them and spills to disk what exceeds its memory.
+Rows are streamed: DuckDB de-duplicates and cuts by ids and hashes, and spills to disk what exceeds its memory. Texts
+are spooled by ranges of problems and sorted a range at a time.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from builders import arithmetic
 from builders.sources import Record
 from builders.sources.reading import published, source_of
+from builders.sources.spool import TextSpool
 from schemas import Answer, Problem, Solution
 from schemas.ids import digest, problem_id
 from schemas.problems import AnswerKind
@@ -28,18 +30,19 @@ from stores.stage import Stage, run_stage
 
 MEMORY = "1GB"
 """DuckDB's limit, unless `$PAIRWRIGHT_MEMORY` sets another."""
-_BATCH_ROWS = 8_192
-_RECORD = ("question", "answer", "solution", "program", "choices", "answer_kind", "level", "subject", "note")
-_READ = pa.schema(
-    [
-        pa.field("place", pa.int64()),
-        *(pa.field(name, pa.string()) for name in ("problem_id", "located", "order_key")),
-        *(pa.field(name, pa.list_(pa.string()) if name == "choices" else pa.string()) for name in _RECORD),
-        pa.field("blank", pa.bool_()),
-        pa.field("answered", pa.bool_()),
-    ]
-)
-"""What is kept of a record: its place in file order, its key in a shuffled one, and whether it can be a problem."""
+_BATCH_ROWS = 2_048
+_TEXTS = ("question", "choices", "solution", "program", "answer_kind", "level", "subject")
+_LISTS = ("choices",)
+
+
+def _schema(*names: str) -> pa.Schema:
+    texts = [pa.field(name, pa.list_(pa.string()) if name in _LISTS else pa.string()) for name in names]
+    return pa.schema([pa.field("place", pa.int64()), pa.field("problem_id", pa.string()), *texts])
+
+
+TEXTS = _schema(*_TEXTS)
+"""What the set logic needs not: it is spooled by problem, with the row's place in file order."""
+_READ = _schema(*_TEXTS, "located", "order_key", "note", "answer").append(pa.field("blank", pa.bool_()))
 
 
 class Labels(NamedTuple):
@@ -60,50 +63,63 @@ class Built(NamedTuple):
     rejects: Iterator[pa.Table]
 
 
-def build(duck: Duck, records: Iterable[Record], labels: Labels, config: ProblemsRun) -> Built:
-    """One problem or one reject per record of the window.
+def build(duck: Duck, spool: TextSpool, records: Iterable[Record], labels: Labels, config: ProblemsRun) -> Built:
+    """One problem or one reject per record of the window. `spool` holds `TEXTS`, and is empty.
 
     Raises ValueError for a window beyond the records.
     """
     stop = config.skip + config.limit if config.limit else 1 << 62
-    read = _read(duck, records if config.shuffle else islice(records, stop), labels.source, config)
+    read = _read(duck, spool, records if config.shuffle else islice(records, stop), labels.source, config)
     if config.skip >= read:
         raise ValueError(f"skip: {config.skip:,} leaves nothing of the {read:,} rows; lower it")
-    placed = sql_file(__file__, "problems_placed")
+    placed, numbered = sql_file(__file__, "problems_placed"), sql_file(__file__, "problems_numbered")
     duck.execute(f"create temp table placed as {placed}", {"skip": config.skip, "stop": stop})
+    duck.execute(f"create temp table numbered as {numbered}", {"all_solutions": config.all_solutions})
+    kept = _by_range(duck, spool, sql_file(__file__, "problems_kept"), TEXTS.names)
+    solutions = sql_file(__file__, "problems_solutions")
     return Built(
-        (_labelled(batch, labels) for batch in duck.batches(sql_file(__file__, "problems_kept"))),
+        (_labelled(batch, labels) for batch in kept),
         duck.batches(sql_file(__file__, "problems_answers")),
-        duck.batches(sql_file(__file__, "problems_solutions"), {"all_solutions": config.all_solutions}),
+        _by_range(duck, spool, solutions, ("place", "problem_id", "solution", "program")),
         duck.batches(sql_file(__file__, "problems_rejects")),
     )
 
 
-def _read(duck: Duck, records: Iterable[Record], source: str, config: ProblemsRun) -> int:
-    """Fills the table `rows_read`, one row per record; returns their number."""
+def _read(duck: Duck, spool: TextSpool, records: Iterable[Record], source: str, config: ProblemsRun) -> int:
+    """Fills the table `rows_read`, one row per record, and the spool; returns the number of rows."""
     duck.register("batch", _READ.empty_table())
-    duck.execute("create temp table rows_read as from batch")
+    rows_of_batch = sql_file(__file__, "problems_read")
+    duck.execute(f"create temp table rows_read as {rows_of_batch}")
     rows, count = iter(records), 0
     while batch := list(islice(rows, _BATCH_ROWS)):
-        duck.register("batch", _batch(batch, count, source, config))
-        duck.execute("insert into rows_read from batch")
+        table = _batch(batch, count, source, config)
+        duck.register("batch", table)
+        duck.execute(f"insert into rows_read {rows_of_batch}")
+        spool.add(table)
         count += len(batch)
     return count
 
 
 def _batch(records: list[Record], start: int, source: str, config: ProblemsRun) -> pa.Table:
     ids = [problem_id(source, record.question, record.choices) for record in records]
-    keys = [digest([config.seed, identity]) for identity in ids] if config.shuffle else [None] * len(ids)
     columns = {
         "place": range(start, start + len(ids)),
         "problem_id": ids,
         "located": [record.where for record in records],
-        "order_key": keys,
+        "order_key": [digest([config.seed, identity]) if config.shuffle else None for identity in ids],
         "blank": [not record.question.strip() for record in records],
-        "answered": [record.answer is not None for record in records],
     }
-    columns |= {name: [getattr(record, name) for record in records] for name in _RECORD}
+    columns |= {name: [getattr(record, name) for record in records] for name in (*_TEXTS, "note", "answer")}
     return pa.Table.from_pydict(columns, schema=_READ)
+
+
+def _by_range(duck: Duck, spool: TextSpool, query: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The results of a query over `texts`, a range of problems after the other, hence in the order of problems."""
+    for texts in spool.ranges(columns):
+        if len(texts):
+            duck.register("texts", texts)
+            ends = pc.min_max(texts["problem_id"]).as_py()
+            yield from duck.batches(query, {"first": ends["min"], "last": ends["max"]})
 
 
 def _labelled(rows: pa.Table, labels: Labels) -> pa.Table:
@@ -156,8 +172,8 @@ def run(stage: Stage) -> None:
     config: ProblemsRun = stage.config
     _check(config)
     records = generated(config) if config.source == "arithmetic" else published(config, stage.root)
-    with Duck(os.environ.get("PAIRWRIGHT_MEMORY", MEMORY)) as duck:
-        built = build(duck, records, _labels(config), config)
+    with Duck(os.environ.get("PAIRWRIGHT_MEMORY", MEMORY)) as duck, TextSpool(TEXTS) as spool:
+        built = build(duck, spool, records, _labels(config), config)
         kept = stage.write(Problem, built.problems)
         stage.write(Answer, built.answers)
         stage.write(Solution, built.solutions)

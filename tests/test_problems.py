@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from builders.problems import Labels, build, run
+from builders.problems import TEXTS, Labels, build, run
 from builders.sources import SOURCES, Record
 from builders.sources.files import read_rows
 from builders.sources.math import last_boxed
+from builders.sources.spool import TextSpool
 from schemas import TABLES
 from schemas.ids import problem_id
 from schemas.params import Params
@@ -120,9 +121,12 @@ class Rows(NamedTuple):
 
 
 def built(records: list[Record], settings: ProblemsRun) -> Rows:
-    with Duck() as duck:
+    with Duck() as duck, TextSpool(TEXTS) as spool:
         return Rows(
-            *([row for batch in rows for row in batch.to_pylist()] for rows in build(duck, records, LABELS, settings))
+            *(
+                [row for batch in rows for row in batch.to_pylist()]
+                for rows in build(duck, spool, records, LABELS, settings)
+            )
         )
 
 
@@ -172,8 +176,8 @@ def test_a_window_in_file_order_reads_no_further() -> None:
         yield from (record(i, question) for i, question in enumerate("abc"))
         raise AssertionError("read beyond the window")
 
-    with Duck() as duck:
-        (batch,) = build(duck, rows(), LABELS, config(skip=1, limit=2)).problems
+    with Duck() as duck, TextSpool(TEXTS) as spool:
+        (batch,) = build(duck, spool, rows(), LABELS, config(skip=1, limit=2)).problems
     assert sorted(batch["question"].to_pylist()) == ["b", "c"]
 
 

@@ -34,6 +34,11 @@ def ragged_rows() -> list[dict[str, str]]:
     return [row | {"question": " " * (i % 3)} if i % 41 == 40 else row for i, row in enumerate(rows)]
 
 
+def write_ragged(workspace: Path) -> None:
+    lines = (json.dumps(row, ensure_ascii=False) for row in ragged_rows())
+    (workspace / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 GENERATED = {"source": "arithmetic", "path": "data/none", "split": "train", "seed": 3, "steps": [1, 4]}
 RAGGED = {"source": "gsm8k", "path": "rows.jsonl", "split": "train"}
 SHUFFLED = {"shuffle": True, "seed": 5}
@@ -50,8 +55,7 @@ SHUFFLED = {"shuffle": True, "seed": 5}
     ],
 )
 def test_bytes(workspace: Path, config: dict[str, Any], expected: str) -> None:
-    lines = (json.dumps(row, ensure_ascii=False) for row in ragged_rows())
-    (workspace / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_ragged(workspace)
     assert digests(config) == expected
 
 
@@ -85,3 +89,28 @@ def test_bytes_of_real_rows(
 ) -> None:
     shutil.copy(shared_data / f"{file}.jsonl.gz", "rows.jsonl.gz")
     assert digests(config | {"path": "rows.jsonl.gz", "split": "train"}) == expected
+
+
+@pytest.mark.parametrize("changes", [{}, SHUFFLED | {"skip": 30, "limit": 200}, {"all_solutions": True}])
+def test_bytes_do_not_depend_on_spilling(workspace: Path, monkeypatch: pytest.MonkeyPatch, changes: dict) -> None:
+    (workspace.parent / "spills").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(workspace.parent / "spills"))
+    write_ragged(workspace)
+    whole = digests(RAGGED | changes)
+    monkeypatch.setattr("builders.problems._BATCH_ROWS", 32)
+    monkeypatch.setattr("builders.sources.spool.IN_MEMORY", 4_000)
+    assert digests(RAGGED | changes) == whole
+    assert not list((workspace.parent / "spills").iterdir())
+
+
+@pytest.mark.slow
+def test_bytes_do_not_depend_on_memory(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """240 MB of texts by a DuckDB of 60 MB."""
+    rows = ({"question": f"{i % 79_000}?", "answer": f"{i} {'wx yz ' * 500}\n#### {i % 7}"} for i in range(80_000))
+    with (workspace / "rows.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    written = []
+    for memory in ("2GB", "60MB"):
+        monkeypatch.setenv("PAIRWRIGHT_MEMORY", memory)
+        written.append(digests(RAGGED | SHUFFLED | {"all_solutions": True}))
+    assert written[0] == written[1]
