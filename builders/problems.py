@@ -41,7 +41,7 @@ def _schema(*names: str) -> pa.Schema:
 
 
 TEXTS = _schema(*_TEXTS)
-"""What the set logic needs not: it is spooled by problem, with the row's place in file order."""
+"""What the set logic does not need: it is spooled by problem, with the row's place in file order."""
 _READ = _schema(*_TEXTS, "located", "order_key", "note", "answer").append(pa.field("blank", pa.bool_()))
 
 

@@ -168,9 +168,10 @@ def test_arc(row: dict, answer: str, options: int) -> None:
     )
 
 
-def test_arc_in_its_official_files() -> None:
+@pytest.mark.parametrize("where", ["ARC-Challenge-Dev.jsonl line 1", "data/arc_challenge/dev.jsonl.gz line 1"])
+def test_arc_in_its_official_files(where: str) -> None:
     row = {"id": "1", "question": {"stem": "Why?", "choices": LISTED}, "answerKey": "1"}
-    record = parsed("arc", row, "ARC-Challenge-Dev.jsonl line 1")
+    record = parsed("arc", row, where)
     assert (record.question, record.answer, record.level) == ("Why?", "A", "challenge")
 
 

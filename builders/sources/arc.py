@@ -25,7 +25,7 @@ def parse(row: Fields, where: str) -> Record:
 
 
 def _level(where: str) -> str | None:
-    name = where.lower()
+    name = where.lower().replace("_", "-")
     return "easy" if "arc-easy" in name else "challenge" if "arc-challenge" in name else None
 
 
