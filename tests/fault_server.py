@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on this machine that fails as it is told, and counts what it is asked and what it answers.
+"""An OpenAI-compatible server on this machine that fails as it is told, and counts what it is asked and answers.
 
     python -m tests.fault_server --delay 0.2 --capacity 64     # prints its base URL; GET /counts gives the counts
 
@@ -131,12 +131,13 @@ class FaultServer:
             return True
         asked = self._note(path, json.loads(content), headers)
         act = self._act(asked)
-        self.at_once += 1
+        works = act.status == 200
+        self.at_once += works
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            await asyncio.sleep(act.delay_s or (self.delay_s if act.status == 200 else 0.0))
+            await asyncio.sleep(act.delay_s or self.delay_s * works)
         finally:
-            self.at_once -= 1
+            self.at_once -= works
         await _write(writer, act.status, _content(asked, act), act.headers, act.cut)
         self.answered += act.status == 200 and not act.cut and act.content is None
         return not act.cut

@@ -60,9 +60,10 @@ class Lane:
         self.resume_at = 0.0
         self.reported = False
         """Whether it was said that it is down."""
-        self._halved_at = self._throttles = self._failures = 0
+        self._halved_at = self._busy_at = self._throttles = self._failures = 0
         self._failed: set[int] = set()
-        self._allowed, self._allowed_until, self._allowed_by = math.inf, 0.0, 0
+        self._allowed, self._allowed_until = math.inf, 0.0
+        """How many requests may have been sent in all until then."""
         self._tokens = 0.0
 
     @property
@@ -79,7 +80,7 @@ class Lane:
 
     def allowed(self, now: float) -> float:
         """How many more requests the rate limits leave."""
-        return self._allowed - (self.sent - self._allowed_by) if now < self._allowed_until else math.inf
+        return self._allowed - self.sent if now < self._allowed_until else math.inf
 
     def opens_at(self, now: float) -> float:
         """When a server that takes nothing for now may take something again without any answer."""
@@ -90,26 +91,31 @@ class Lane:
     def take(self) -> int:
         """Counts a request that is sent, and numbers it."""
         self.in_flight, self.sent = self.in_flight + 1, self.sent + 1
+        if self.in_flight >= 0.75 * self.limit:
+            self._busy_at = self.sent
         return self.sent
 
     def heard(self, number: int, allowances: list[Allowance], now: float) -> None:
-        """Takes the rate limits that came with the answer to a request; the youngest request's count."""
+        """Takes the rate limits that came with the answer to a request; until they are reset, the strictest count.
+
+        Requests overtake each other, so what one answer leaves may be less, or more, than what there is.
+        """
         scarce = min(((self._requests(a), a.reset_s) for a in allowances), default=None)
-        if scarce is not None and number > self._allowed_by:
-            self._allowed, self._allowed_until, self._allowed_by = scarce[0], now + scarce[1], number
+        if scarce is not None and (now >= self._allowed_until or number + scarce[0] < self._allowed):
+            self._allowed, self._allowed_until = number + scarce[0], now + scarce[1]
 
     def _requests(self, allowance: Allowance) -> float:
         per_request = max(self._tokens, 1.0) if allowance.what == "tokens" else 1.0
         return allowance.left // per_request
 
-    def succeeded(self, tokens: int | None = None) -> None:
+    def succeeded(self, number: int, tokens: int | None = None) -> None:
         """An answer of so many tokens: the server is there and may be asked for more at once."""
         self.state, self.answered = "up", self.answered + 1
         self.looks = self._throttles = self._failures = 0
         self._failed.clear()
         if tokens is not None:
             self._tokens += (tokens - self._tokens) / min(self.answered, 100)
-        if self.in_flight >= 0.75 * self.limit:
+        if number <= self._busy_at:  # a limit that was not used while this was in flight has not been tried
             growth = 1.0 if self.limit < self.threshold else SLOWLY / self.limit
             self.limit = min(self.limit + growth, self.limits.most)
 

@@ -105,6 +105,7 @@ class Pool:
             self._look_for(lane)
         if all(other.state != "up" for other in self.lanes) and self._lost_at is None:
             self._lost_at = time.monotonic()
+            self.changed()  # who waits for a lane waits no longer than this now
 
     def others_up(self, lane: Lane) -> bool:
         return any(other.state == "up" for other in self.lanes if other is not lane)

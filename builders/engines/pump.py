@@ -84,6 +84,9 @@ class _Pump(Generic[K, R]):
             await self.pool.change((self._due if self.finished else end or now + SLOWEST_S) - now)
 
     def _last(self) -> list[tuple[K, R]]:
+        """What is there when no more are awaited."""
+        for task in [task for task in self.tasks if task.done()]:  # released, but not yet called back
+            self._done(task)
         self.error = self.error or self.pool.stop
         batch, self.finished = self.finished, []
         return batch
@@ -115,6 +118,8 @@ class _Pump(Generic[K, R]):
             task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task) -> None:
+        if task not in self.tasks:
+            return
         request = self.tasks.pop(task)
         if task.cancelled():
             return

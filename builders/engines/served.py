@@ -50,7 +50,8 @@ class ServedModel:
         options = [f"--dtype {'bfloat16' if self.precision == 'bf16' else 'float32'}"]
         if adapter:
             rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-            options += [f"--enable-lora --max-lora-rank {rank} --lora-modules {self.name}={adapter}"]
+            limit = max(8, 1 << (rank - 1).bit_length())  # vLLM takes powers of two
+            options += [f"--enable-lora --max-lora-rank {limit} --lora-modules {self.name}={adapter}"]
         else:
             options += [f"--served-model-name {self.name}"]
         options += [f"--port {port}"] if port else []

@@ -102,7 +102,7 @@ class Transport:
             raise self._failed(failure, asking, lane, number) from None
         else:
             lane.heard(number, allowances(response.headers), time.monotonic())
-            lane.succeeded(tokens)
+            lane.succeeded(number, tokens)
         finally:
             self.pool.release(lane)
         return Reply(value, lane.server, asking.reached + 1)
@@ -133,7 +133,7 @@ class Transport:
         if isinstance(outcome, Failed):
             raise self._failed(outcome, asking, lane, number) from None
         if isinstance(outcome, Unanswerable):
-            lane.succeeded()
+            lane.succeeded(number)
             return outcome
         self.pool.halt(outcome)
         raise outcome from None
