@@ -7,7 +7,7 @@ the answer is the math environments that it starts with; in a sentence with envi
 numbers, in one without the first number; else its words up to the end of the sentence. A completion that goes on with
 another question after it has answered is cut there. An answer that ends in the prefill is not the model's.
 
-Equal canonical forms (`latex_forms`) are equal and different integers differ; only what is left goes to math-verify,
+Equal canonical forms (`latex_forms`) are equal and plain numbers are compared; only what is left goes to math-verify,
 with `p\%` counted as equal to `p` and to `p/100`, as math-verify does where it sees the text around, and with some
 notations that it does not read (`latex_worker`): `x \neq 3`, `x = 1 or x = -1`, `17 \bmod 5 = 2`, vectors as lists.
 This module imports neither it nor sympy: the workers do.
@@ -16,12 +16,13 @@ This module imports neither it nor sympy: the workers do.
 import importlib.metadata
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from builders.checkers import Pairs, _ignore
-from builders.checkers.latex_forms import INTEGER, MAX_CHARS, canonical, is_prose
+from builders.checkers.latex_forms import MAX_CHARS, canonical, is_prose
 from builders.checkers.markers import (
     Marker,
     Span,
@@ -38,6 +39,9 @@ TIMEOUT_S = 5.0
 """CPU seconds that one comparison may take."""
 
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-−]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
+_PLAIN = re.compile(r"-?\d{1,40}(?:\.\d{1,40})?")
+_ROUNDED = Fraction(1, 10_000)
+"""math-verify rounds decimals to six places; whatever is nearer than this is left to it."""
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|\n")
 
@@ -102,7 +106,10 @@ def _obvious(extracted: str, gold: str) -> bool | None:
     """What the canonical forms alone decide; an empty one equals nothing."""
     if extracted == gold or not extracted or not gold:
         return extracted == gold != ""
-    return False if INTEGER.fullmatch(extracted) and INTEGER.fullmatch(gold) else None
+    if not (_PLAIN.fullmatch(extracted) and _PLAIN.fullmatch(gold)):
+        return None
+    apart = abs(Fraction(extracted) - Fraction(gold))
+    return None if 0 < apart <= _ROUNDED and "." in extracted + gold else apart == 0
 
 
 def _after(full: str, marker: Marker, kept: int) -> str | None:
