@@ -1,0 +1,284 @@
+"""The shipped recipes: they parse, hold the papers' numbers, select on no test problem, and their graphs resolve."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import builders.models
+import builders.problems
+from builders.smoke_run import smoke
+from schemas.params import Params, load_params, run_inputs, stage_runs
+from schemas.sections_training import TrainingRun
+from schemas.slots import NONE
+from stores.sources import run_sources
+from stores.stage import execute
+from tests import recipe_costs
+from tests.conftest import REPOSITORY
+from tests.pipeline import Checkout
+
+RECIPES = {path.stem: path for path in sorted((REPOSITORY / "recipes").glob("*.yaml"))}
+README = (REPOSITORY / "recipes/README.md").read_text(encoding="utf-8")
+MAX_STAGES = 150
+"""More make `dvc repro` slow."""
+
+PAPER: dict[str, dict[str, Any]] = {
+    # arXiv 2404.19733, sections 3.1-3.3: N, the temperature of each iteration, K, most pairs, gold among winners, steps
+    "irpo_gsm8k": {"n": 30, "temperatures": [0.8, 0.8, 1.3, 1.3], "k": 10, "cap": 60_000, "gold": True, "steps": 5000},
+    "irpo_gsm8k_baselines": {"n": 30, "temperatures": [0.8, 0.8], "k": 10, "cap": 60_000, "gold": True, "steps": 5000},
+    "irpo_math": {"n": 20, "temperatures": [0.8, 0.8, 1.0], "k": 15, "cap": None, "gold": False, "steps": 5000},
+    "irpo_arc": {"n": 30, "temperatures": [0.8, 0.8, 1.3], "k": 20, "cap": 60_000, "gold": False, "steps": 4000},
+}
+FOR_ONE_GPU = {"irpo_gsm8k_1gpu", "irpo_gsm8k_24gb", "irpo_math_1gpu", "irpo_arc_1gpu"}
+
+
+def paper(name: str) -> dict[str, Any]:
+    """What a recipe is to hold: that of the whole model, with fewer steps for one GPU."""
+    whole = re.sub(r"_(1gpu|24gb)$", "", name)
+    return PAPER[whole] | ({"steps": 3000} if name in FOR_ONE_GPU else {})
+
+
+@pytest.fixture(params=RECIPES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def params(name: str) -> Params:
+    return load_params(RECIPES[name])
+
+
+def trainings(params: Params) -> dict[str, TrainingRun]:
+    return params.sft | params.preference
+
+
+def test_every_shipped_recipe_is_known_here():
+    assert set(RECIPES) == {*PAPER, *FOR_ONE_GPU}
+    assert set(re.findall(r"^\| `(\w+)\.yaml` \| \d", README, re.MULTILINE)) == set(RECIPES)
+
+
+def test_it_parses_and_stays_below_the_stages_that_dvc_bears(params):
+    assert len(list(stage_runs(params))) < MAX_STAGES
+
+
+def test_sampling_and_pairs_are_the_papers(name, params):
+    expected = paper(name)
+    iterations = [params.samples[f"irpo_{t}"] for t in range(len(expected["temperatures"]))]
+    assert [params.sampling[run.sampling].temperature for run in iterations] == expected["temperatures"]
+    assert {run.n for run in iterations} == {expected["n"]}
+    pairs = [params.pairs_outcome[f"irpo_{t}"] for t in range(len(iterations))]
+    assert {(run.k, run.max_pairs, run.gold != NONE) for run in pairs} == {
+        (expected["k"], expected["cap"], expected["gold"])
+    }
+    assert f"irpo_{len(iterations)}" not in params.samples
+
+
+def test_every_iteration_starts_from_the_model_before_and_from_its_pairs_alone(name, params):
+    for t in range(len(paper(name)["temperatures"])):
+        before = f"m{t}" if t else "chat"
+        made = params.preference[f"m{t + 1}"]
+        assert params.samples[f"irpo_{t}"].model == params.reference[f"irpo_{t}"].model == made.model == before
+        assert made.pairs == made.reference == f"irpo_{t}"
+        assert params.evaluate[f"m{t + 1}"].model == f"m{t + 1}"
+
+
+def test_the_optimiser_is_the_papers(name, params):
+    expected = paper(name)
+    own = [run for name, run in params.preference.items() if re.fullmatch(r"m\d(_select)?", name)]
+    lr = 1e-5 if name == "irpo_gsm8k_24gb" else 7e-7
+    for run in own:
+        assert (run.loss, run.beta, run.alpha) == ("dpo_nll", 0.1, 1.0)
+        assert (run.optimizer.lr, run.optimizer.batch_size) == (lr, 16)
+        assert run.optimizer.steps in (expected["steps"], None)
+        assert (run.lora is not None) == (name == "irpo_gsm8k_24gb")
+
+
+def test_the_majority_of_32_at_the_papers_temperature(params):
+    own = {name: run for name, run in params.evaluate.items() if re.fullmatch(r"chat|m\d", name)}
+    assert {run.k for run in own.values()} == {32}
+    assert {params.sampling[run.explore].temperature for run in params.evaluate.values()} == {0.8}
+    assert {params.sampling[run.greedy].temperature for run in params.evaluate.values()} == {0}
+
+
+def test_nothing_is_selected_or_trained_on_test_problems(params):
+    for name, run in trainings(params).items():
+        assert run.validation.problems == NONE or params.problems[run.validation.problems].split != "test", name
+    behind = [s for s in run_sources(params) if s.table in ("pairs", "demos") and s.input_table == "problems"]
+    assert {params.problems[s.input_run].split for s in behind} == {"train"}
+    assert {params.problems[run.problems].split for run in params.evaluate.values()} == {"test"}
+
+
+def test_what_selects_has_not_been_trained_on_in_its_iteration(params):
+    """Training validates on problems which none of its pairs or demos is of: another window, or another split."""
+    sources = {(s.table, s.run): s.input_run for s in run_sources(params) if s.input_table == "problems"}
+    for name, run in trainings(params).items():
+        if run.validation.problems == NONE:
+            continue
+        table = ("pairs", run.pairs) if name in params.preference else ("demos", run.demos)
+        trained, held_out = params.problems[sources[table]], params.problems[run.validation.problems]
+        same = {f: (getattr(trained, f), getattr(held_out, f)) for f in ("source", "split", "seed", "shuffle")}
+        if same["split"][0] == same["split"][1]:
+            assert all(a == b for a, b in same.values()), name
+            assert trained.limit is not None
+            assert trained.skip + trained.limit <= held_out.skip, name
+
+
+def test_selection_is_followed_by_training_anew_on_all(name, params):
+    """For the data sets without a development set of their own."""
+    anew = {name: run for name, run in trainings(params).items() if run.steps_from != NONE}
+    selecting = {name for name, run in trainings(params).items() if run.validation.prompts != NONE}
+    if name.startswith("irpo_arc"):
+        assert not anew
+        return
+    assert {run.steps_from for run in anew.values()} == selecting == {f"{made}_select" for made in anew}
+    for made, run in anew.items():
+        section = params.preference if made in params.preference else params.sft
+        given, chosen = run.model_dump(), section[run.steps_from].model_dump()
+        changed = {key for key in given if given[key] != chosen[key]}
+        assert changed == {"steps_from", "optimizer", "validation", "pairs" if made in params.preference else "demos"}
+        assert chosen["optimizer"] | {"steps": None} == given["optimizer"]
+
+
+BASELINES = [
+    # name, loss (none: SFT), starts from, trained on, its N, its K or cap per problem
+    ("sft", None, "chat", "gold", None, None),
+    ("star", None, "chat", "star", 30, 10),
+    ("star_double", None, "chat", "star_double", 60, 20),
+    ("dpo", "dpo", "chat", "irpo_0", 30, 10),
+    ("dpo_from_star", "dpo", "star", "irpo_0", 30, 10),
+    ("irpo_from_star", "dpo_nll", "star", "irpo_0", 30, 10),
+    ("irpo_double", "dpo_nll", "chat", "double", 60, 20),
+    ("dpo_2", "dpo", "dpo", "dpo_1", 30, 10),
+    ("m2_all_pairs", "dpo_nll", "m1", "irpo_0_1", None, None),
+    ("m1_long", "dpo_nll", "chat", "irpo_0", 30, 10),
+    ("spin_1", "dpo", "sft", "spin_round_1", 30, 10),
+    ("spin_2", "dpo", "spin_1", "spin_round_2", 30, 10),
+]
+
+
+@pytest.mark.parametrize(("name", "loss", "model", "data", "n", "per_problem"), BASELINES)
+def test_baselines(name, loss, model, data, n, per_problem):
+    params = load_params(RECIPES["irpo_gsm8k_baselines"])
+    run: Any = trainings(params)[name]
+    assert (getattr(run, "loss", None), run.model, getattr(run, "pairs", None) or run.demos) == (loss, model, data)
+    made: Any = params.pairs_outcome.get(data) or params.demos_correct.get(data)
+    if n is not None:
+        drawn = params.samples[made.samples]
+        assert (drawn.n, getattr(made, "k", None) or made.max_per_problem) == (n, per_problem)
+        assert name.startswith("star") or drawn.model in (model, "chat")
+    if loss is not None:
+        assert params.reference[run.reference] == params.reference[run.reference].model_copy(
+            update={"pairs": data, "model": model}
+        )
+        assert (run.beta, run.optimizer.lr, run.optimizer.batch_size) == (0.1, 7e-7, 16)
+    assert name in params.evaluate
+
+
+def test_what_sets_some_baselines_apart():
+    params = load_params(RECIPES["irpo_gsm8k_baselines"])
+    assert {name for name, run in params.pairs_outcome.items() if run.chosen == "gold"} == {
+        "spin_round_1",
+        "spin_round_2",
+    }
+    both = params.pairs_union["irpo_0_1"]
+    assert (both.a, both.b, both.c, both.problems) == ("irpo_0", "irpo_1", NONE, NONE)
+    assert params.preference["m1_long"].optimizer.steps == 2 * 5000
+    assert params.pairs_outcome["double"].max_pairs == 2 * 60_000
+
+
+@pytest.mark.parametrize(("section", "build"), [("problems", builders.problems.run), ("models", builders.models.run)])
+def test_a_revision_that_is_not_pinned_stops_the_first_stages(workspace: Path, name, section, build) -> None:
+    shutil.copy(RECIPES[name], workspace / "params.yaml")
+    for run in getattr(load_params(RECIPES[name]), section):
+        with pytest.raises(ValueError, match=r"revision: give the 40-digit commit hash .*\(have 'https://hugg"):
+            execute(section, run, build, workspace)
+
+
+def test_the_commands_that_pin_revisions_leave_none(name):
+    """One address per data set and model; the README's lines are those of its example."""
+    text = RECIPES[name].read_text(encoding="utf-8")
+    pages = set(re.findall(r"revision: (.+)", text))
+    assert pages == {f"https://huggingface.co/{repository}/commits/main" for repository in repositories(name)}
+    if name == "irpo_gsm8k_1gpu":
+        assert set(re.findall(r"s\|(https:.*)\|HASH\|", README)) == pages
+
+
+def repositories(name: str) -> set[str]:
+    data = {"gsm8k": "openai/gsm8k", "math": "EleutherAI/hendrycks_math", "arc": "allenai/ai2_arc"}[name.split("_")[1]]
+    return {
+        f"datasets/{data}",
+        "Qwen/Qwen2.5-1.5B-Instruct" if name in FOR_ONE_GPU else "meta-llama/Llama-2-70b-chat-hf",
+    }
+
+
+SWEEPS = [re.findall(r"-S '?([^\s']+)'?", line) for line in README.splitlines() if line.startswith("dvc exp run")]
+
+
+@pytest.mark.parametrize("settings", SWEEPS, ids=" ".join)
+def test_sweeps_name_settings_that_the_recipes_have(tmp_path: Path, settings: list[str]) -> None:
+    """DVC itself applies each line, value by value, and the params file still parses: with another value there."""
+    from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+
+    whole = settings[0].split("=")[0].split(".")[1]
+    recipe = "irpo_gsm8k" if whole.endswith("_select") or whole not in ("m1",) else "irpo_arc"
+    shipped, copy, changed = RECIPES[recipe].read_text(encoding="utf-8"), tmp_path / "params.yaml", []
+    for overrides in get_hydra_sweeps({"params.yaml": settings}):
+        copy.write_text(shipped, encoding="utf-8")
+        apply_overrides(copy, overrides["params.yaml"])
+        load_params(copy)
+        pairs = zip(shipped.splitlines(), copy.read_text(encoding="utf-8").splitlines(), strict=True)
+        changed.append(tuple((old, new) for old, new in pairs if old != new))
+    assert all(len(lines) <= len(settings) for lines in changed), "block style: one setting is one line"
+    assert len(set(changed)) == len(changed)
+    target = re.findall(r"preference@(\w+)", next(line for line in README.splitlines() if settings[0] in line))
+    assert all(run in load_params(RECIPES[recipe]).preference for run in target)
+
+
+def test_the_grids_are_the_papers():
+    grids = {setting.split("=")[0]: setting.split("=")[1].split(",") for sweep in SWEEPS for setting in sweep}
+    assert [float(value) for value in grids["preference.m1_select.beta"]] in ([0.5], [0.05, 0.1, 0.5, 1.0])
+    swept = [s for sweep in SWEEPS for s in sweep if "," in s]
+    assert "preference.m1_select.beta=0.05,0.1,0.5,1.0" in swept
+    assert "preference.m1_select.alpha=0.25,0.5,1.0,2.0" in swept
+    rates = [float(value) for value in grids["preference.m1_select.optimizer.lr"]]
+    assert (min(rates), max(rates)) == (5e-7, 5e-6)
+    assert 7e-7 in rates
+
+
+def test_the_costs_of_the_readme_are_those_of_the_files():
+    for line in recipe_costs.table():
+        assert line in README
+
+
+def test_the_cost_of_a_recipe_by_hand():
+    """GSM8K: 4 iterations of 30 samples, 5 evaluations of 33, 4 selections of 10 validations."""
+    by_hand = 4 * 30 * 7473 + 5 * 33 * 1319 + 4 * 10 * 1000
+    assert recipe_costs.completions(load_params(RECIPES["irpo_gsm8k"])) == by_hand
+
+
+@pytest.mark.slow
+def test_dvc_resolves_the_graphs(tmp_path: Path) -> None:
+    """Every stage of every recipe, each after those whose tables it reads; a dry run begins with the problems."""
+    checkout = Checkout(tmp_path, {})
+    for recipe in RECIPES.values():
+        checkout.write_params(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+        params = load_params(recipe)
+        graph = checkout.call("dvc", "dag", "--dot").stdout
+        edges = set(re.findall(r'"(\S+@\S+)" -> "(\S+@\S+)"', graph))
+        writers = {(t, name): f"{section}@{name}" for section, name, run in stage_runs(params) for t in run.writes}
+        inputs = {(writers[e.input_table, e.input_run], writers[e.table, e.run]) for e in run_inputs(params)}
+        assert edges == {(before, after) for before, after in inputs if before != after}
+    assert "> python -m builders.problems train" in checkout.call("dvc", "repro", "--dry", check=False).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["irpo_gsm8k_baselines", "irpo_arc_1gpu"])
+def test_a_reduced_recipe_runs_from_problems_to_report(tmp_path: Path, name: str) -> None:
+    ran = {one.stage for one in smoke(RECIPES[name], REPOSITORY, tmp_path)}
+    assert ran >= {
+        f"{section}.{run}" for section, run, _ in stage_runs(load_params(RECIPES[name])) if section != "models"
+    }
+    assert (tmp_path / "workspace/data/report/report.html").exists()
