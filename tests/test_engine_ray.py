@@ -80,19 +80,43 @@ def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.Monkey
 
 
 def test_a_source_gives_a_block_again_until_it_is_answered() -> None:
-    async def scenario() -> list[bytes | None]:
-        source = Source()
+    async def scenario() -> None:
+        source = Source(patience_s=60)
         waiting = asyncio.create_task(source.get(1))
         await source.put(0, b"first")
-        assert [(await source.begin(0))[0] for _ in range(2)] == [1, 2]
-        seen = [await source.get(0), await source.get(0)]
+        assert [await source.get(0) for _ in range(2)] == [(0, b"first")] * 2, "a read task may be run again"
+        assert [(await source.begin(0, "one"))[0] for _ in range(2)] == [1, 2]
         await source.forget(0)
-        seen.append(await source.get(0))
+        assert await source.get(0) == (0, b"")
+        assert (await source.begin(0, "two"))[0] == 0, "nobody computes what is answered"
         assert not waiting.done()
-        await source.finish(1)
-        return [*seen, await waiting]
+        await source.put(1, b"second")
+        assert await waiting == (1, b"second")
 
-    assert asyncio.run(scenario()) == [b"first", b"first", b"", None]
+    asyncio.run(scenario())
+
+
+def test_blocks_of_a_silent_replica_are_given_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("builders.engines.ray_replica.monotonic", lambda: now)
+
+    async def scenario() -> None:
+        nonlocal now
+        source = Source(patience_s=60)
+        for index in range(4):
+            await source.put(index, b"%d" % index)
+        for index, holder in ((0, "silent"), (2, "alive"), (3, "alive")):  # block 1 was lost on its way
+            await source.begin(index, holder)
+        now = 60.0
+        await source.alive("alive")
+        assert len(source.queue) == 4
+        now = 61.0
+        await source.alive("alive")
+        assert [await source.get(place) for place in (4, 5)] == [(0, b"0"), (1, b"1")]
+        await source.alive("alive")
+        assert len(source.queue) == 6, "once"
+
+    asyncio.run(scenario())
 
 
 def replica(model: Path, engine: str = "scripted", **changed: str) -> Replica:

@@ -30,7 +30,9 @@ from schemas.sections import Sampling
 
 ENGINES = ("hf", "vllm", "scripted")
 CALLS = {"vllm": 8}
-"""Blocks that a replica computes at once (else one): requests of the next ones fill the places of those that ended."""
+"""Blocks that a replica holds at once (else 3): requests of the next ones fill the places of those that ended."""
+PATIENCE_S = 60.0
+"""Without a sign of life from a replica, until others are given its blocks."""
 OBJECT_STORE_BYTES = 512 * 2**20
 """Of a cluster that we start. It holds requests and answers, not weights; what exceeds it goes to the disk."""
 FORWARDED = ("PAIRWRIGHT_DEVICE", "PAIRWRIGHT_SCRIPTED", "PAIRWRIGHT_TENSOR_PARALLEL", "PAIRWRIGHT_VLLM_", "VLLM_")
@@ -53,12 +55,12 @@ class Replicas(NamedTuple):
 
     @property
     def calls(self) -> int:
-        return CALLS.get(self.engine, 1)
+        return CALLS.get(self.engine, 3)
 
     @property
     def blocks(self) -> int:
-        """Blocks in flight: those computed, one that waits at each replica, and two on their way there and back."""
-        return self.count * (self.calls + 3)
+        """Blocks in flight: those that replicas hold, and for each two on their way there and back."""
+        return self.count * (self.calls + 2)
 
 
 class RayEngine:
@@ -76,7 +78,7 @@ class RayEngine:
     def load(cls, directory: Path, precision: str = "fp32") -> "RayEngine":
         """Checks what can be checked without a cluster.
 
-        Raises ValueError if Ray Data is not installed, or for a setting of the environment that is not a number.
+        Raises ValueError if Ray Data is not installed, or if the directory holds no model.
         """
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
@@ -112,6 +114,8 @@ class RayEngine:
                 if answered := feed.answered(row["block"]):
                     yield list(zip(answered, pickle.loads(row["answers"]), strict=True))
                     feed.more()
+                if not feed.asked:
+                    return
             assert not feed.asked, f"{len(feed.asked)} blocks without an answer"
 
     def _work(self, replicas: Replicas, sampling: Sampling, batch_size: int) -> Work:
@@ -170,7 +174,7 @@ def _blocks(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
 
 
 class _Feed:
-    """The blocks that were asked for and not answered, here and in the source; `more` puts one more there."""
+    """The blocks that were asked for and not answered, here and in the source."""
 
     def __init__(self, first: Sequence[tuple[int, list[Request]]], unread: Iterator[tuple[int, list[Request]]]):
         import ray
@@ -178,17 +182,16 @@ class _Feed:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(Source)
-        self.source: Any = actor.options(num_cpus=0, scheduling_strategy=here).remote()
+        self.source: Any = actor.options(num_cpus=0, scheduling_strategy=here).remote(PATIENCE_S)
         self.asked: dict[int, list[Request]] = {}
-        self.unread, self.count = unread, 0
+        self.unread = unread
         for index, block in first:
             self._put(index, block)
 
     def more(self) -> None:
-        """Reads a block, or tells the source that there is none."""
+        """Reads one more, if there is one."""
         for index, block in islice(self.unread, 1):
-            return self._put(index, block)
-        return self.source.finish.remote(self.count)
+            self._put(index, block)
 
     def answered(self, index: int) -> list[Request] | None:
         """The requests of a block, once: Ray may run a task again whose answer was here already."""
@@ -196,7 +199,7 @@ class _Feed:
         return self.asked.pop(index, None)
 
     def _put(self, index: int, block: list[Request]) -> None:
-        self.asked[index], self.count = block, index + 1
+        self.asked[index] = block
         self.source.put.remote(index, pickle.dumps(block))
 
 
@@ -211,13 +214,13 @@ def _rows(source: Any, replicas: Replicas, work: Work) -> Iterator[dict[str, Any
     pool = ActorPoolStrategy(
         size=replicas.count,
         max_concurrent_calls_per_actor=replicas.calls,
-        max_tasks_in_flight_per_actor=replicas.calls + 1,
+        max_tasks_in_flight_per_actor=replicas.calls,
         enable_true_multi_threading=True,
     )
     answers = read_datasource(_stream_source(source), num_cpus=0, override_num_blocks=1).map_batches(
         Replica,
         fn_constructor_args=(work, source),
-        batch_size=None,
+        batch_size=1,
         compute=pool,
         num_cpus=replicas.cpus,
         num_gpus=replicas.gpus,
@@ -308,7 +311,7 @@ def _one_line_errors() -> Iterator[None]:
         cause = error.__cause__ or error
         line = f"Ray gave up ({type(cause).__name__}: {_first_line(cause)})"
         raise OSError(
-            f"{line}; its logs are under /tmp/ray on the nodes. Run it again: what was committed is"
+            f"{line}; its logs are under /tmp/ray on the nodes. Run it again: what was committed is kept"
         ) from None
 
 

@@ -7,11 +7,13 @@ import pickle
 import queue
 import socket
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
@@ -25,58 +27,85 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Source:
-    """Hands out blocks of requests by their number, until each is answered. A Ray actor beside the driver.
+BEAT_S = 2.0
+"""How often a replica says that it lives."""
 
-    By number, since a read task that Ray has to run again asks for the same blocks again.
+
+class Source:
+    """Blocks of requests, until each is answered. A Ray actor beside the driver.
+
+    They have places in a queue, since a read task that Ray has to run again asks for the same places again. Ray starts
+    a killed replica anew and repeats its tasks; where its node is gone too, that may wait for ever. So a block that a
+    replica holds without a sign of life for `patience_s` seconds gets another place, and its first answer counts.
     """
 
-    def __init__(self):
+    def __init__(self, patience_s: float):
+        self.patience_s = patience_s
         self.blocks: dict[int, bytes] = {}
-        self.attempts: Counter[int] = Counter()
-        self.end: int | None = None
-        self.last_words = "is there memory for model and batch_size?"
+        self.queue: list[int] = []
         self.added = asyncio.Condition()
+        self.attempts: Counter[int] = Counter()
+        self.held: dict[int, tuple[str, float]] = {}
+        """By whom, and since when."""
+        self.heard: dict[str, float] = {}
+        self.last_words = "is there memory for model and batch_size?"
 
     async def put(self, index: int, block: bytes) -> None:
+        self.blocks[index] = block
+        await self._queue([index])
+
+    async def get(self, place: int) -> tuple[int, bytes]:
+        """The block in a place, as soon as there is one: its number and requests, none if it is answered by now."""
         async with self.added:
-            self.blocks[index] = block
-            self.added.notify_all()
+            await self.added.wait_for(lambda: place < len(self.queue))
+        return self.queue[place], self.blocks.get(self.queue[place], b"")
 
-    async def finish(self, end: int) -> None:
-        """There is no block `end`, nor any after it."""
-        async with self.added:
-            self.end = end
-            self.added.notify_all()
+    async def begin(self, index: int, replica: str) -> tuple[int, str]:
+        """How often replicas have begun this block, this time included, and what the last one that died had to say.
 
-    async def forget(self, index: int) -> None:
-        """The block is answered; it is empty from now on."""
-        self.blocks[index] = b""
-        del self.attempts[index]
-
-    async def begin(self, index: int) -> tuple[int, str]:
-        """How often replicas have begun this block, this time included, and what the last one that died had to say."""
+        0 if it is answered. Blocks begin in the order of their numbers; one before this that nobody holds was on its
+        way to a replica that died.
+        """
+        now = monotonic()
+        for earlier in [i for i in self.blocks if i < index]:
+            self.held.setdefault(earlier, ("", now))
+        if index not in self.blocks:
+            return 0, ""
+        self.held[index], self.heard[replica] = (replica, now), now
         self.attempts[index] += 1
         return self.attempts[index], self.last_words
+
+    async def alive(self, replica: str) -> None:
+        """A sign of life, which also finds out who has given none."""
+        now = self.heard[replica] = monotonic()
+        lost = [i for i, (holder, since) in self.held.items() if now - self._seen(holder, since) > self.patience_s]
+        for index in lost:
+            del self.held[index]
+        await self._queue(lost)
 
     async def dying(self, last_words: str) -> None:
         self.last_words = last_words
 
-    async def get(self, index: int) -> bytes | None:
-        """The block, as soon as it is there; None past the end."""
+    async def forget(self, index: int) -> None:
+        """The block is answered."""
+        for known in (self.blocks, self.attempts, self.held):
+            known.pop(index, None)
+
+    def _seen(self, holder: str, since: float) -> float:
+        return max(since, self.heard.get(holder, since))
+
+    async def _queue(self, indices: list[int]) -> None:
         async with self.added:
-            await self.added.wait_for(lambda: index in self.blocks or index == self.end)
-            return self.blocks.get(index)
+            self.queue += indices
+            self.added.notify_all()
 
 
 def read(source: Any) -> Iterator[pa.Table]:
-    """The blocks of a source, one row each: number, pickled requests."""
+    """The blocks of a source in their places, one row each: number, pickled requests. It does not end."""
     import ray
 
-    for index in count():
-        block = ray.get(source.get.remote(index))
-        if block is None:
-            return
+    for place in count():
+        index, block = ray.get(source.get.remote(place))
         yield pa.table({"block": [index], "requests": [block]})
 
 
@@ -106,12 +135,15 @@ class Replica:
     def __init__(self, work: Work, source: Any):
         os.environ.update(work.environment)
         self.work, self.source, self.reported_s = work, source, 0.0
+        self.name = f"{socket.gethostname()}-{uuid.uuid4().hex}"
         self.lock = threading.Lock()
         self.waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self.answers: dict[str, Future[Completion]] = {}
         self.engine: Engine | None = None
         self.failed: Exception | None = None
         threading.Thread(target=self._serve, daemon=True).start()
+        if source is not None:
+            threading.Thread(target=self._beat, daemon=True).start()
 
     def __call__(self, batch: "dict[str, np.ndarray]") -> dict[str, list]:
         """Answers one block: pickled completions in the order of its requests, and the device seconds since the last.
@@ -120,7 +152,7 @@ class Replica:
         """
         index, packed = int(batch["block"][0]), batch["requests"][0]
         requests: list[Request] = pickle.loads(packed) if packed else []
-        attempt, last_words = self._tell("begin", index) if requests else (1, "")
+        attempt, last_words = self._tell("begin", index, self.name)
         try:
             answers, error = self._attempt(attempt, last_words, requests), ""
         except Exception as failed:
@@ -133,17 +165,22 @@ class Replica:
             "error": [error],
         }
 
-    def _tell(self, what: str, value: Any) -> Any:
+    def _tell(self, what: str, *values: object) -> Any:
         import ray
 
-        return ray.get(getattr(self.source, what).remote(value))
+        return ray.get(getattr(self.source, what).remote(*values))
+
+    def _beat(self) -> None:
+        while True:
+            self._tell("alive", self.name)
+            sleep(BEAT_S)
 
     def _attempt(self, attempt: int, last_words: str, requests: Sequence[Request]) -> list[Completion]:
         if attempt > ATTEMPTS:
             raise ValueError(
                 f"{ATTEMPTS} replicas died with the same {len(requests)} requests from {requests[0].key}: {last_words}"
             )
-        return self.complete(requests)
+        return self.complete(requests) if attempt else []
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """The completions of some requests, in their order. Raises whatever the engine raised."""
