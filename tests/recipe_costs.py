@@ -14,7 +14,7 @@ from schemas.sections_training import PreferenceRun, TrainingRun
 from schemas.slots import NONE
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-SIZES = {
+SIZES: dict[tuple[str, str, str | None], int] = {
     ("gsm8k", "train", None): 7_473, ("gsm8k", "test", None): 1_319,
     ("math", "train", None): 7_500, ("math", "test", None): 5_000,
     ("arc", "train", None): 3_370, ("arc", "validation", "ARC-Challenge"): 299, ("arc", "test", "ARC-Challenge"): 1_172,

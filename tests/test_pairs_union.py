@@ -1,5 +1,6 @@
 """`pairs_union`: pairs of several runs together, ranked anew; or the part of a run that is of some problems."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def sides(row: dict[str, Any]) -> tuple[str, int, int, int]:
     return row["prompt_id"], row["rank"], int(row["chosen_sample_id"][-4:]), int(row["rejected_sample_id"][-4:])
 
 
-def union(members: dict[str, list[Row]], **changes: Any) -> list[tuple[str, int, int, int]]:
+def union(members: Mapping[str, Sequence[Row]], **changes: Any) -> list[tuple[str, int, int, int]]:
     """The union of these runs, built."""
     config = UNION | dict(zip("abcd", [*members, *["none"] * (4 - len(members))], strict=True)) | changes
     samples = {name: world.SAMPLES | {"n": 2 + i} for i, name in enumerate(members)}

@@ -12,7 +12,7 @@ import builders.models
 import builders.problems
 from builders.smoke_run import smoke
 from schemas.params import Params, load_params, run_inputs, stage_runs
-from schemas.sections_training import TrainingRun
+from schemas.sections_training import PreferenceRun, SftRun
 from schemas.slots import NONE
 from stores.sources import run_sources
 from stores.stage import execute
@@ -51,8 +51,8 @@ def params(name: str) -> Params:
     return load_params(RECIPES[name])
 
 
-def trainings(params: Params) -> dict[str, TrainingRun]:
-    return params.sft | params.preference
+def trainings(params: Params) -> dict[str, SftRun | PreferenceRun]:
+    return {**params.sft, **params.preference}
 
 
 def test_every_shipped_recipe_is_known_here():
@@ -117,7 +117,7 @@ def test_what_selects_has_not_been_trained_on_in_its_iteration(params):
     for name, run in trainings(params).items():
         if run.validation.problems == NONE:
             continue
-        table = ("pairs", run.pairs) if name in params.preference else ("demos", run.demos)
+        table = ("pairs", run.pairs) if isinstance(run, PreferenceRun) else ("demos", run.demos)
         trained, held_out = params.problems[sources[table]], params.problems[run.validation.problems]
         same = {f: (getattr(trained, f), getattr(held_out, f)) for f in ("source", "split", "seed", "shuffle")}
         if same["split"][0] == same["split"][1]:

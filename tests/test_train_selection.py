@@ -1,6 +1,7 @@
 """`steps_from`: a run trains for as many steps as the best checkpoint of another that held problems out."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ AGAIN = {
     "optimizer": {"lr": 1e-3, "batch_size": 4}, "validation": world.VALIDATION,
 }  # fmt: skip
 """`preference.dpo` once more, for the steps that it selected."""
-NO_STEP = dict.fromkeys(TrainingStep.model_fields) | {"epoch": 0.0, "n_sequences": 0, "n_tokens": 0}
+NO_STEP: dict[str, Any] = dict.fromkeys(TrainingStep.model_fields) | {"epoch": 0.0, "n_sequences": 0, "n_tokens": 0}
 
 
 @pytest.fixture
