@@ -29,6 +29,7 @@ _LOOKUP = 10_000
 _SETTINGS = (
     "journal_mode=wal",
     "synchronous=full",
+    "trusted_schema=off",
     "wal_autocheckpoint=8192",
     "cache_size=-65536",
     "secure_delete=off",
@@ -146,11 +147,9 @@ class Ledger:
     def _check_room(self) -> None:
         free = shutil.disk_usage(self.root).free
         if free < RESERVE:
-            message = (
-                f"{self.root}: only {free / 2**20:.0f} MiB are free, and the ledger keeps {RESERVE / 2**20:.0f} MiB"
-            )
+            kept = f"the ledger keeps {RESERVE // 2**20} MiB in reserve"
             remedy = "free space or point PAIRWRIGHT_LEDGER elsewhere (everything generated so far is committed)"
-            raise OSError(errno.ENOSPC, f"{message} in reserve; {remedy}")
+            raise OSError(errno.ENOSPC, f"{self.root}: only {free // 2**20} MiB are free, {kept}; {remedy}")
 
     @contextlib.contextmanager
     def exclusive(self, context: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ An export is a ledger file itself, so whatever reads one (`pairwright sql --ledg
 
 import contextlib
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,9 @@ def merge(ledger: Ledger, path: Path) -> Merged:
     """
     with _source(ledger, path):
         contexts = [c for (c,) in ledger.db.execute("select distinct context from source.batches order by 1")]
+        foreign = [context for context in contexts if not re.fullmatch(r"\w+", context)]
+        if foreign:  # contexts become names of lock files
+            raise ValueError(f"{path}: no ledger of ours: its batches have the context {foreign[0]!r}")
         with holding(ledger, contexts):
             with disk_errors(ledger.path), transaction(ledger.db):
                 _merge_batches(ledger.db)

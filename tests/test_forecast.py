@@ -14,6 +14,7 @@ from builders.models import write_script
 from schemas.params import load_params
 from stores.estimates import BOUND
 from stores.ledger import Ledger
+from stores.ledger_admin import Selection, redact
 from stores.paths import run_dir
 from stores.printing import Format
 from stores.stage import execute
@@ -138,6 +139,16 @@ def test_prices_paid_before_are_the_estimate(built):
     ledger.db.execute("update completions set price_usd = 0.5")
     (row,) = rows(samples={"drawn": DRAWN | {"n": 4}})
     assert row.price_usd == 1.0
+
+
+def test_a_stage_says_that_its_completions_were_redacted_and_generates_none(built):
+    execute_drawn()
+    assert redact(Ledger(), Selection(models=["base"])) == 6
+    (row,) = rows()
+    assert row.to_generate == 0
+    with pytest.raises(ValueError, match="6 of the completions asked for were redacted"):
+        execute("samples", "drawn", samples.run)
+    assert Ledger().sql("select sum(n) from batches")[1] == [(6,)]
 
 
 def test_the_command_sums_up(built, capsys):

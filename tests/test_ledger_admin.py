@@ -219,6 +219,15 @@ def test_what_cannot_be_merged_is_one_line(ledger: Ledger, tmp_path: Path, name:
     assert "\n" not in str(error.value)
 
 
+def test_a_foreign_file_names_no_lock(ledger: Ledger, tmp_path: Path) -> None:
+    with contextlib.closing(Ledger(tmp_path / "other")) as other:
+        other.append("../../evil", "m0", entries("a", range(2)), 1.0)
+    with pytest.raises(ValueError, match="no ledger of ours"):
+        merge(ledger, other.path)
+    assert len(content(ledger)) == 14
+    assert not list(tmp_path.rglob("*evil*"))
+
+
 def test_a_file_that_is_no_database_is_named(ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(os.urandom(4096))
     with pytest.raises(OSError, match="noise: file is not a database"):
