@@ -21,6 +21,7 @@ from stores.stage import Stage, execute, partitioned, run_stage
 from tests import stage_world as world
 from tests.bucket_world import ORDER, RUNS, build, built, copy, outputs, stage_of, write_params
 from tests.conftest import REPOSITORY
+from tests.test_predictions_rewards import children, wait_for
 
 __all__ = ["built", "copy"]
 SOME = [Bucket(0, 16), Bucket(9, 16), Bucket(0x5A, 256), Bucket(0x9A, 256), Bucket(15, 16)]
@@ -230,6 +231,41 @@ def test_extraction_in_several_processes_gives_the_same_bytes(copy: Path, monkey
     world.write("prompts", "train", [])
     with pytest.raises(ValueError, match="its prompt is not in `prompts`; name the run that it answers"):
         build("predictions")
+
+
+SLOW_CHECKER = """
+import time
+from builders.checkers.base import PureChecker
+
+class Slow(PureChecker):
+    def extract(self, prefill, text):
+        time.sleep(60)
+"""
+SMALL_RUN_IN_PROCESSES = """
+from builders import parallel, predictions
+from stores.stage import run_stage
+
+if __name__ == "__main__":
+    parallel.MIN_ROWS = 100
+    run_stage("predictions", predictions.run, ["p"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+def test_a_killed_run_leaves_no_process(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("slow_checker.py").write_text(SLOW_CHECKER)
+    Path("small_run.py").write_text(SMALL_RUN_IN_PROCESSES)
+    write_params(predictions={"p": RUNS["predictions"][1] | {"checker": "slow_checker:Slow@1"}})
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}:{copy}")
+    monkeypatch.setenv("PAIRWRIGHT_WORKERS", "2")
+    process = subprocess.Popen([sys.executable, "small_run.py"])
+    wait_for(lambda: len(children(process.pid)) == 3)  # two workers, and the tracker of their semaphores
+    workers = children(process.pid)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert outputs("predictions"), "those of the run before"
 
 
 def test_a_whole_runs_decision_gets_the_same_rows_with_and_without_pieces(copy: Path) -> None:
