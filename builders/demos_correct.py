@@ -1,8 +1,8 @@
 """`demos_correct`: one row per correct sample, to be imitated by fine-tuning (STaR, rejection sampling).
 
 Rejects say why each of the others is none: its verdict (`wrong`, `no_answer`, `undecided`); `unknown_prompt` (it
-answers no prompt); `truncated` (it has no ending, which a demo teaches); `duplicate` (an earlier sample of its problem
-has the text, if `deduplicate`); `capped` (`max_per_problem` earlier ones were taken). Earlier is a lower index.
+answers no prompt); `truncated` (it has no ending, which a demo teaches); `over_long` (prompt and completion exceed
+`max_tokens`); `duplicate` (an earlier sample of its problem has the text, if `deduplicate`); `capped` (`max_per_problem` earlier ones were taken). Earlier is a lower index.
 """
 
 from builders.demo_tables import write_demos
@@ -21,8 +21,18 @@ def run(stage: Stage) -> None:
         duck.view("samples", "samples", [stage.dir("samples", config.samples)], stage.scope)
         duck.view("rewards", "rewards", [stage.dir("rewards", config.rewards)], stage.scope)
         _check_rewards(stage, duck)
-        params = {"max_per_problem": config.max_per_problem, "deduplicate": config.deduplicate}
-        write_demos(stage, duck, sql_file(__file__, "demos_correct"), params)
+        limits = {name: getattr(config, name) for name in ("max_per_problem", "max_tokens", "deduplicate")}
+        _check_lengths(stage, duck)
+        write_demos(stage, duck, sql_file(__file__, "demos_correct"), limits)
+
+
+def _check_lengths(stage: Stage, duck: Duck) -> None:
+    unknown = "select sample_id from samples where n_tokens is null or n_prompt_tokens is null limit 1"
+    if stage.config.max_tokens is not None and len(found := duck.table(unknown)):
+        raise ValueError(
+            f"demos_correct.{stage.name}.max_tokens: the tokens of sample {found['sample_id'][0]} are not known; name a"
+            " `model` in the samples_import run"
+        )
 
 
 def _check_rewards(stage: Stage, duck: Duck) -> None:

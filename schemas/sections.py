@@ -244,6 +244,7 @@ class CorrectDemosRun(Section):
     samples: SamplesName
     rewards: RewardsName
     max_per_problem: Positive | None = None
+    max_tokens: Positive | None = Field(default=None, description="limit of prompt and completion, in tokens")
     deduplicate: bool = True
 
 

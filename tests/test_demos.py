@@ -103,6 +103,21 @@ def test_the_cap_takes_the_lowest_indices_across_prompts(workspace: Path) -> Non
     assert {s.index for s in samples if fates[s.sample_id] == "demo"} == {0, 1}
 
 
+def test_what_is_longer_than_the_limit_is_rejected(workspace: Path) -> None:
+    fits, long = (
+        world.sample(PLAIN, i, "a" * i).model_copy(update={"n_prompt_tokens": 10, "n_tokens": n})
+        for i, n in ((0, 20), (1, 21))
+    )
+    given = [(fits, "correct"), (long, "correct")]
+    assert run_correct(given, max_tokens=30) == {fits.sample_id: "demo", long.sample_id: "over_long"}
+    assert set(run_correct(given).values()) == {"demo"}
+
+
+def test_a_limit_needs_lengths(workspace: Path) -> None:
+    with pytest.raises(ValueError, match="max_tokens: the tokens of sample .* are not known; name a `model`"):
+        run_correct([(world.sample(PLAIN, 0, "a"), "correct")], max_tokens=30)
+
+
 def test_samples_of_no_prompt_are_rejected(workspace: Path) -> None:
     orphan = world.sample(PLAIN, 0, "a").model_copy(update={"prompt_id": None})
     assert run_correct([(orphan, "correct")]) == {orphan.sample_id: "unknown_prompt"}

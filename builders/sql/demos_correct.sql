@@ -1,6 +1,7 @@
 -- One row per sample: whether it becomes a demo (`reason` null), or why not. `samples` and `rewards` are views.
--- $deduplicate: of one problem's equal texts only the first counts; $max_per_problem (null: none): the cap. Samples
--- count in the order of their index, which takes from all prompts and settings of a problem in turn.
+-- $deduplicate: of one problem's equal texts only the first counts; $max_per_problem (null: none): the cap;
+-- $max_tokens (null: none): of prompt and completion. Samples count in the order of their index, which takes from all
+-- prompts and settings of a problem in turn.
 with judged as (
     select
         samples.sample_id,
@@ -12,6 +13,7 @@ with judged as (
             when rewards.verdict <> 'correct' then rewards.verdict
             when samples.prompt_id is null then 'unknown_prompt'
             when samples.finish_reason = 'length' then 'truncated'
+            when samples.n_prompt_tokens + samples.n_tokens > $max_tokens then 'over_long'
         end as reason
     from samples
     inner join rewards using (sample_id)
