@@ -4,22 +4,20 @@
 
 One running vLLM serves both, in turns, its prefix cache emptied before each. The peer is given all prompts at once, as
 token ids; ours starts from messages, pulls requests as places come free, and gives finished completions back in lists.
-`ratio` is the median of the peer's seconds over the median of ours: above 1 we are faster. `cpu_ratio` is the same in
-CPU-seconds of all processes, which other load on the machine disturbs less; `steps` are forward passes of the engine.
-`seeds_ratio` is what a seed per request costs the peer itself. Without `--model` a random one is made.
+`ratio` is the peer's seconds over ours, median of the turns: above 1 we are faster. `own_cpu_ratio` is the same in
+CPU-seconds of this process alone (vLLM's own processes spin while they wait); `steps` are the engine's forward passes.
+`seeds_ratio` is what the peer gains without a seed per request. Without `--model` a random one is made.
 """
 
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
-
-import psutil
 
 from builders import arithmetic
 from builders.engines import Request
@@ -78,22 +76,24 @@ def _measure(model: Path, requests: list[Request], sampling: Sampling, arguments
     runs = _in_turns(llm, ways, arguments.repeat)
     assert runs["ours"][0].tokens == runs["bare"][0].tokens, "the same seeds draw the same tokens"
     llm.llm_engine.engine_core.shutdown()
-    medians = {name: Run(*map(statistics.median, zip(*found, strict=True))) for name, found in runs.items()}
-    return _report(**medians) | {"requests": len(requests), "runs": arguments.repeat}
+    return _report(**runs) | {"requests": len(requests), "runs": arguments.repeat}
 
 
-def _report(ours: "Run", bare: "Run", unseeded: "Run") -> dict[str, float]:
+def _report(ours: list["Run"], bare: list["Run"], unseeded: list["Run"]) -> dict[str, float]:
+    def ratio(above: list[Run], below: list[Run], field: str) -> float:
+        return median(getattr(a, field) / getattr(b, field) for a, b in zip(above, below, strict=True))
+
     return {
-        "ratio": bare.wall_s / ours.wall_s,
-        "cpu_ratio": bare.cpu_s / ours.cpu_s,
-        "seeds_ratio": unseeded.wall_s / bare.wall_s,
-        "ours_wall_s": ours.wall_s,
-        "bare_wall_s": bare.wall_s,
-        "ours_cpu_s": ours.cpu_s,
-        "bare_cpu_s": bare.cpu_s,
-        "ours_steps": ours.steps,
-        "bare_steps": bare.steps,
-        "ours_tokens_per_s": ours.tokens / ours.wall_s,
+        "ratio": ratio(bare, ours, "wall_s"),
+        "own_cpu_ratio": ratio(bare, ours, "own_cpu_s"),
+        "seeds_ratio": ratio(unseeded, bare, "wall_s"),
+        "ours_wall_s": median(run.wall_s for run in ours),
+        "bare_wall_s": median(run.wall_s for run in bare),
+        "ours_own_cpu_s": median(run.own_cpu_s for run in ours),
+        "bare_own_cpu_s": median(run.own_cpu_s for run in bare),
+        "ours_steps": median(run.steps for run in ours),
+        "bare_steps": median(run.steps for run in bare),
+        "ours_tokens_per_s": median(run.tokens / run.wall_s for run in ours),
     }
 
 
@@ -101,7 +101,7 @@ class Run(NamedTuple):
     """One way through all requests."""
 
     wall_s: float
-    cpu_s: float
+    own_cpu_s: float
     steps: float
     tokens: float
 
@@ -114,7 +114,8 @@ def _in_turns(llm: Any, ways: dict[str, Callable[[], int]], repeat: int) -> dict
     """Every run of each way, after one that is not measured."""
     runs: dict[str, list[Run]] = {name: [] for name in ways}
     for turn in range(repeat + 1):
-        for name in list(ways)[:: 1 if turn % 2 else -1]:
+        first, second, *others = ways
+        for name in (first, second, *others) if turn % 2 else (second, first, *others):
             llm.reset_prefix_cache()
             found = _run(llm, ways[name])
             runs[name] += [found] if turn else []
@@ -130,17 +131,11 @@ def _run(llm: Any, way: Callable[[], int]) -> Run:
         return step()
 
     llm.llm_engine.step = counting
-    wall, cpu = time.perf_counter(), _cpu_s()
+    wall, cpu = time.perf_counter(), time.process_time()
     tokens = way()
-    found = Run(time.perf_counter() - wall, _cpu_s() - cpu, steps, tokens)
+    found = Run(time.perf_counter() - wall, time.process_time() - cpu, steps, tokens)
     llm.llm_engine.step = step
     return found
-
-
-def _cpu_s() -> float:
-    """CPU-seconds of this process and of vLLM's so far."""
-    mine = psutil.Process()
-    return sum(sum(p.cpu_times()[:2]) for p in [mine, *mine.children(recursive=True)])
 
 
 def _requests(prompts: int, samples: int) -> list[Request]:
