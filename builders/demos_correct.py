@@ -2,7 +2,8 @@
 
 Rejects say why each of the others is none: its verdict (`wrong`, `no_answer`, `undecided`); `unknown_prompt` (it
 answers no prompt); `truncated` (it has no ending, which a demo teaches); `over_long` (prompt and completion exceed
-`max_tokens`); `duplicate` (an earlier sample of its problem has the text, if `deduplicate`); `capped` (`max_per_problem` earlier ones were taken). Earlier is a lower index.
+`max_tokens`); `duplicate` (an earlier sample of its problem has the text, if `deduplicate`); `capped`
+(`max_per_problem` earlier ones were taken). Earlier is a lower index.
 """
 
 from builders.demo_tables import write_demos

@@ -114,7 +114,7 @@ def test_what_is_longer_than_the_limit_is_rejected(workspace: Path) -> None:
 
 
 def test_a_limit_needs_lengths(workspace: Path) -> None:
-    with pytest.raises(ValueError, match="max_tokens: the tokens of sample .* are not known; name a `model`"):
+    with pytest.raises(ValueError, match=r"max_tokens: the tokens of sample .* are not known; name a `model`"):
         run_correct([(world.sample(PLAIN, 0, "a"), "correct")], max_tokens=30)
 
 
