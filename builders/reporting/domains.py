@@ -45,4 +45,7 @@ def _behind(edges: list[RunInput]) -> Iterator[tuple[str, str]]:
 
 
 def _domain(run: ProblemsRun) -> tuple[object, ...]:
-    return (run.source, run.steps) if run.source == "arithmetic" else (run.source, getattr(run, "name", None))
+    """What two runs of one kind of problems share."""
+    if run.source == "arithmetic":
+        return run.source, run.steps, run.options
+    return (run.source, run.name or run.hub or run.path) if run.source == "file" else (run.source,)
