@@ -148,14 +148,24 @@ def test_requests_that_use_up_their_attempts_come_after_all_others(
     assert "the same command continues" in str(stop.value)
 
 
+@pytest.mark.parametrize("fault", [Act(429), Act(500), Act(content="{"), Act(401, content="{")])
 def test_a_server_that_refuses_everything_is_not_asked_everything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Act
 ) -> None:
-    with FaultServer(lambda asked: Act(content="{")).running() as server:
-        connect(monkeypatch, server, max_attempts=2)
-        with pytest.raises(StopEarly, match=r"32 requests in a row failed \(truncated JSON\)"):
+    with FaultServer(lambda asked: fault).running() as server:
+        connect(monkeypatch, server, outage_s=0.7)
+        message = "refuses the key" if fault.status == 401 else "in a row failed|no answer for 1 s .last failure: "
+        with pytest.raises((StopEarly, ValueError), match=message):
             complete(engine(tmp_path), asks(2000))
-        assert len(server.asked) < 400
+        assert len(server.asked) < 200
+        assert max(asked.before for asked in server.asked) < 8
+
+
+def test_a_server_that_answers_nonsense_is_left_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer(lambda asked: Act(content="<html>")).running() as one, FaultServer(delay_s=0.01).running() as two:
+        connect(monkeypatch, one, two, max_concurrency=8)
+        assert len(complete(engine(tmp_path), asks(200))) == 200
+        assert len(one.asked) < 60
 
 
 def test_retry_after_pauses_all_that_use_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,12 +204,16 @@ def test_rate_limit_headers_are_obeyed_before_a_429_is_needed(tmp_path: Path, mo
         assert {completion.n_attempts for completion in found.values()} == {1}, "no request was refused"
 
 
-def test_a_pause_that_is_too_long_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with FaultServer(lambda asked: Act(429, headers={"retry-after": "7200"})).running() as server:
+LONG = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "2h"}
+
+
+@pytest.mark.parametrize("act", [Act(429, headers={"retry-after": "7200"}), Act(headers=LONG)])
+def test_a_pause_that_is_too_long_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Act) -> None:
+    with FaultServer(lambda asked: act).running() as server:
         connect(monkeypatch, server, outage_s=60)
         with pytest.raises(StopEarly, match=r"rate limits ask to wait for 7,\d\d\d s; .* the same command continues"):
             complete(engine(tmp_path), asks(100))
-        assert len(server.asked) <= 16
+        assert len(server.asked) <= 17
 
 
 @pytest.mark.parametrize("way", ["refuses connections", "503 for everything", "500 for questions"])
@@ -241,7 +255,7 @@ def test_an_outage_that_lasts_stops_the_stage(tmp_path: Path, monkeypatch: pytes
         connect(monkeypatch, server, outage_s=1)
         server.refuse_connections()
         began = time.monotonic()
-        with pytest.raises(StopEarly, match="no server for 1 s; what was answered is in the ledger"):
+        with pytest.raises(StopEarly, match=r"no answer for 1 s \(last failure: \w+\); what was"):
             complete(engine(tmp_path), asks(100))
         assert 0.9 < time.monotonic() - began < 6
         server.accept_connections()
@@ -271,7 +285,7 @@ def test_a_capacity_is_found_and_kept(tmp_path: Path, monkeypatch: pytest.Monkey
         refused = len(server.asked) - 600
         assert len(found) == 600
         assert server.most_at_once <= 24
-        assert refused < 100
+        assert refused < 150, "a burst when it is found, then few"
 
 
 def test_requests_are_read_as_they_are_needed_and_yielded_as_they_finish(

@@ -132,8 +132,8 @@ def test_the_limit_doubles_until_it_is_refused_halves_once_and_then_grows_slowly
     assert seen == [2 * FIRST, 4 * FIRST]
     a_round(probed, refused=20)
     assert probed.threshold == 0.9 * 64
-    assert 32 <= probed.limit <= 0.9 * 64 + 1, "halved once for all of a round, and growing again"
-    for _ in range(3):
+    assert probed.limit == 32, "halved once for all of a round, and answers of that round say nothing more"
+    for _ in range(4):
         a_round(probed)
     assert 0.9 * 64 <= probed.limit < 64, "fast up to where it was refused, then slowly"
 

@@ -41,7 +41,7 @@ def read_completion(body: Mapping[str, Any], sampling: Sampling) -> Answer | Una
     said = message if isinstance(message, Mapping) else {"content": choice.get("text")}
     reason, text = _reason(choice), said.get("content") or ""
     if not isinstance(text, str):
-        raise Failed("malformed", "a completion that is no text")
+        raise Failed("server", "a completion that is no text")
     if reason == "refused" or (said.get("refusal") and not text):
         return Unanswerable("refused", str(said.get("refusal") or "filtered by the server"))
     ids = choice.get("token_ids")
@@ -56,7 +56,7 @@ def read_completion(body: Mapping[str, Any], sampling: Sampling) -> Answer | Una
 def _choice(choices: object) -> Mapping[str, Any]:
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, Mapping):
-        raise Failed("malformed", "an answer without a completion")
+        raise Failed("server", "an answer without a completion")
     return first
 
 
@@ -65,7 +65,7 @@ def _reason(choice: Mapping[str, Any]) -> str:
     for ours, theirs in (("stop", _STOPPED), ("length", _CUT), ("refused", _FILTERED)):
         if reason in theirs:
             return ours
-    raise Failed("malformed", f"finish_reason '{reason[:40]}'")
+    raise Failed("server", f"finish_reason '{reason[:40]}'")
 
 
 def _count(usage: Mapping[str, Any], name: str, default: int) -> int:

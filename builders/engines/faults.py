@@ -3,9 +3,10 @@
     connection refused, no such host          Unreachable: no attempt; the server is down
     429                                       Failed `throttled`, the server is paused (`Retry-After`)
     408, 409, 425, 5xx, time-out, cut body    Failed `server`
-    200 with truncated JSON or no completion  Failed `malformed`
+    200 with truncated JSON or no completion  Failed `server`
     400 about the length, 413                 Unanswerable `over_long`
     400, 403, 422 about content               Unanswerable `refused`
+    400, 422 about the name of a setting      Failed `dialect`, once: it is asked by the other name
     other 400, 422                            Unanswerable `refused`, if the server answers a harmless question
     401, 403, 404, other 4xx                  ValueError: one line with place and remedy
     402, 429 `insufficient_quota`             StopEarly: the same command continues once there is money
@@ -34,7 +35,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 class Failed(Exception):
     """One attempt that failed; another may not. `wait_s` is how long the server asks to be left alone."""
 
-    def __init__(self, kind: Literal["throttled", "server", "malformed"], label: str, wait_s: float | None = None):
+    def __init__(self, kind: Literal["throttled", "server", "dialect"], label: str, wait_s: float | None = None):
         super().__init__(label)
         self.kind, self.label, self.wait_s = kind, label, wait_s
         self.pause_s = 0.0

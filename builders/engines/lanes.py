@@ -82,11 +82,14 @@ class Lane:
         """How many more requests the rate limits leave."""
         return self._allowed - self.sent if now < self._allowed_until else math.inf
 
+    def closed_until(self, now: float) -> float:
+        """Until when the server wants nothing, whatever is answered; the past if it does not say so."""
+        return max(self.resume_at, self._allowed_until if self.allowed(now) <= 0 else 0.0)
+
     def opens_at(self, now: float) -> float:
         """When a server that takes nothing for now may take something again without any answer."""
-        if now < self.resume_at:
-            return self.resume_at
-        return self._allowed_until if self.allowed(now) <= 0 else math.inf
+        until = self.closed_until(now)
+        return until if until > now else math.inf
 
     def take(self) -> int:
         """Counts a request that is sent, and numbers it."""
@@ -115,7 +118,8 @@ class Lane:
         self._failed.clear()
         if tokens is not None:
             self._tokens += (tokens - self._tokens) / min(self.answered, 100)
-        if number <= self._busy_at:  # a limit that was not used while this was in flight has not been tried
+        # A limit that was not used while this was in flight, or is younger, has not been tried by it.
+        if self._halved_at < number <= self._busy_at:
             growth = 1.0 if self.limit < self.threshold else SLOWLY / self.limit
             self.limit = min(self.limit + growth, self.limits.most)
 
@@ -141,8 +145,8 @@ class Lane:
         """Halves the limit, unless that request was sent before it was halved last."""
         if number <= self._halved_at:
             return False
-        self.threshold = 0.9 * self.limit
-        self.limit = max(self.limits.least, self.limit / 2)
+        refused = self.limit if self.in_flight < self.limit / 2 else min(self.limit, self.in_flight)
+        self.threshold, self.limit = 0.9 * refused, max(self.limits.least, refused / 2)
         self._halved_at = self.sent
         return True
 

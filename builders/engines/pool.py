@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CLIENTS = 16
 """Per server; each has a pool of connections."""
 CONTINUE = "what was answered is in the ledger, and the same command continues"
+SAID_FROM_S = 10.0
 LOOK_S = 30.0
 """Longest wait for what a server says about itself."""
 
@@ -35,7 +36,8 @@ class Pool:
         self.servers, self.limits, self.look = servers, limits, look
         self.stop: BaseException | None = None
         self.lanes: list[Lane] = []
-        self._lost_at: float | None = None
+        self._failing_since: float | None = None
+        self._last_failure = ""
         self._looking: set[asyncio.Task] = set()
 
     async def open(self) -> None:
@@ -68,8 +70,8 @@ class Pool:
         Raises the reason to stop, if there is one: StopEarly when no server was there for too long.
         """
         while True:
-            self._check()
             now = time.monotonic()
+            self._check(now)
             loads = [(load, lane.server.number, lane) for lane in self.lanes if (load := lane.load(now)) is not None]
             if loads:
                 lane = min(loads)[2]
@@ -88,12 +90,26 @@ class Pool:
 
     def release(self, lane: Lane) -> None:
         lane.in_flight -= 1
-        if lane.state == "up":
-            self._lost_at = None
-            if lane.reported:
-                _say(f"{lane.server.place} is back")
-                lane.reported = False
         self.changed()
+
+    def answered(self, lane: Lane) -> None:
+        """A server has answered a question, however it answered."""
+        self._failing_since = None
+        if lane.reported:
+            _say(f"{lane.server.place} is back")
+            lane.reported = False
+
+    def failed(self, label: str) -> None:
+        """Something failed; if nothing is answered from now on, the stage stops some time."""
+        self._last_failure = label
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            self.changed()  # who waits for a lane waits no longer than this now
+
+    def paused(self, lane: Lane, until: float) -> None:
+        """A server asks to be left alone; that it takes long is said once."""
+        if until - time.monotonic() >= SAID_FROM_S:
+            _say(f"{lane.server.place} asks for a pause of {until - time.monotonic():,.0f} s")
 
     def lost(self, lane: Lane, label: str) -> None:
         """A server is down: nothing is sent to it until it answers a look, and then one request on trial."""
@@ -103,21 +119,19 @@ class Pool:
         if lane.state != "down":
             lane.state = "down"
             self._look_for(lane)
-        if all(other.state != "up" for other in self.lanes) and self._lost_at is None:
-            self._lost_at = time.monotonic()
-            self.changed()  # who waits for a lane waits no longer than this now
+        self.failed(label)
 
     def others_up(self, lane: Lane) -> bool:
         return any(other.state == "up" for other in self.lanes if other is not lane)
 
     def _give_up_at(self) -> float:
-        return math.inf if self._lost_at is None else self._lost_at + self.limits.outage_s
+        return math.inf if self._failing_since is None else self._failing_since + self.limits.outage_s
 
-    def _check(self) -> None:
-        now = time.monotonic()
+    def _check(self, now: float) -> None:
         if now >= self._give_up_at():
-            self.halt(StopEarly(f"no server for {self.limits.outage_s:.0f} s; {CONTINUE}"))
-        away = min(lane.resume_at for lane in self.lanes) - now
+            outage = f"no answer for {self.limits.outage_s:.0f} s (last failure: {self._last_failure})"
+            self.halt(StopEarly(f"{outage}; {CONTINUE}"))
+        away = min(lane.closed_until(now) for lane in self.lanes) - now
         if away > self.limits.outage_s:
             self.halt(StopEarly(f"rate limits ask to wait for {away:,.0f} s; {CONTINUE}"))
         if self.stop:
@@ -145,7 +159,7 @@ class Pool:
             except ValueError as error:
                 self.halt(error)
             else:
-                lane.state = "trial" if lane.answered or self._lost_at else "up"
+                lane.state = "trial" if lane.answered or self._failing_since else "up"
                 self.changed()
                 return
 

@@ -94,15 +94,20 @@ class Transport:
         lane, number = await self.pool.acquire()
         try:
             asking.dialect = lane.facts.max_tokens
-            response = await _post(lane, asking.question.path, asking.question.body(lane.facts))
+            body = asking.question.body(lane.facts)
+            async with asyncio.timeout(self.limits.timeout_s):  # the client's own is for each piece of an answer
+                response = await _post(lane, asking.question.path, body)
             value, tokens = self._read(asking, response)
         except openai.APIError as error:
             value = await self._after(error, asking, lane, number)
+        except TimeoutError:
+            raise self._failed(Failed("server", "time-out"), asking, lane, number) from None
         except Failed as failure:
             raise self._failed(failure, asking, lane, number) from None
         else:
             lane.heard(number, allowances(response.headers), time.monotonic())
             lane.succeeded(number, tokens)
+            self.pool.answered(lane)
         finally:
             self.pool.release(lane)
         return Reply(value, lane.server, asking.reached + 1)
@@ -111,9 +116,9 @@ class Transport:
         try:
             body = response.json()
         except ValueError:
-            raise Failed("malformed", "truncated JSON") from None
+            raise Failed("server", "truncated JSON, or none") from None
         if not isinstance(body, dict):
-            raise Failed("malformed", "an answer that is no object")
+            raise Failed("server", "an answer that is no object")
         if failure := in_answer(body):
             raise failure
         usage = body.get("usage")
@@ -126,7 +131,7 @@ class Transport:
         if response is not None:
             lane.heard(number, allowances(response.headers), time.monotonic())
             if not_my_dialect(error, asking.dialect) and lane.facts.switch(asking.dialect):
-                raise self._failed(Failed("malformed", "another name of max_tokens"), asking, lane, number) from None
+                raise self._failed(Failed("dialect", "another name of max_tokens"), asking, lane, number) from None
         outcome = judge(error, lane.server, self.servers)
         if isinstance(outcome, Doubtful):
             outcome = await self._resolve(outcome, asking.question, lane)
@@ -134,6 +139,7 @@ class Transport:
             raise self._failed(outcome, asking, lane, number) from None
         if isinstance(outcome, Unanswerable):
             lane.succeeded(number)
+            self.pool.answered(lane)
             return outcome
         self.pool.halt(outcome)
         raise outcome from None
@@ -164,6 +170,9 @@ class Transport:
             failure.pause_s = 0.0  # it waits for a server
             return failure
         asking.reached += 1
+        self.pool.failed(failure.label)
+        if failure.wait_s is not None and lane.resume_at <= now:
+            self.pool.paused(lane, now + failure.wait_s)
         if failure.kind == "throttled":
             lane.throttled(number, failure.wait_s, now)
         elif failure.kind == "server" and lane.failed(number, id(asking), failure.wait_s, now):
