@@ -179,6 +179,7 @@ def test_samples_of_a_prompt_share_its_prefill(engine: VllmEngine, monkeypatch: 
         cached.update(output.num_cached_tokens for output in outputs if output.finished)
         return outputs
 
+    engine.vllm.reset_prefix_cache()
     monkeypatch.setattr(engine.vllm, "step", counting)
     asked = [ask(f"k{i}", "Anna buys 4 more. " * 24) for i in range(8)]
     found = answers(engine, asked, EXPLORE)
