@@ -46,18 +46,19 @@ def _together(rows: "list[Forecast]", free: int) -> str:
     """The sums of what is known, and how much is not."""
     from stores.estimates import duration, megabytes
 
-    space = sum(row.bytes or 0 for row in rows)
+    space, seconds = sum(row.bytes or 0 for row in rows), sum(row.device_s or 0 for row in rows)
+    price = sum(row.price_usd or 0 for row in rows)
+    unknown = sum(row.to_generate is None for row in rows)
+    untimed = sum(bool(row.to_generate) and row.device_s is None for row in rows)
     parts = [
         f"{sum(row.to_generate or 0 for row in rows):,} completions to generate",
         f"{sum(row.tokens or 0 for row in rows):,} tokens",
-        f"{duration(sum(row.device_s or 0 for row in rows))} of computing",
+        *([f"{duration(seconds)} of computing"] if seconds else []),
         f"{megabytes(space)} in the ledger ({megabytes(free)} free{', too little' if space > free else ''})",
-        f"{sum(row.price_usd or 0 for row in rows):,.2f} USD",
+        *([f"{price:,.2f} USD"] if price else []),
+        *([f"not counted: {unknown} rows of unknown size"] if unknown else []),
+        *([f"time not known of {untimed} rows"] if untimed else []),
     ]
-    unknown = sum(row.to_generate is None for row in rows)
-    untimed = sum(bool(row.to_generate) and row.device_s is None for row in rows)
-    parts += [f"not counted: {unknown} rows of unknown size"] if unknown else []
-    parts += [f"time not known of {untimed} rows"] if untimed else []
     return "together " + ", ".join(parts)
 
 
