@@ -76,6 +76,21 @@ def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.Monkey
         load_engine("ray", script_dir)
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "RAY_ADDRESS=127.0.0.1:1: no cluster that answers .*refused.*; start one"),
+        ("ray://head:10001", "RAY_ADDRESS=ray://head:10001: give HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_said_at_once(
+    monkeypatch: pytest.MonkeyPatch, script_dir: Path, address: str, message: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ValueError, match=message):
+        list(load_engine("ray", script_dir).stream(requests(2), GREEDY, 2))
+
+
 # The source, and a replica without a cluster
 
 

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -251,7 +252,7 @@ def _stream_source(source: Any):
 def _cluster() -> Iterator[None]:
     """Ray, without its log on our terminal and its usage reports; one that this process has started already is used.
 
-    Raises ValueError if there is none at `$RAY_ADDRESS`.
+    Raises ValueError if there is none at `$RAY_ADDRESS`, or none that lets us in.
     """
     import ray
 
@@ -261,6 +262,7 @@ def _cluster() -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS")
     try:
+        _reach(address or "local")
         with _silent_stderr():
             ray.init(
                 address or "local",
@@ -269,12 +271,27 @@ def _cluster() -> Iterator[None]:
                 object_store_memory=None if address else OBJECT_STORE_BYTES,
                 include_dashboard=None if address else False,
             )
-    except ConnectionError as error:
-        raise ValueError(f"RAY_ADDRESS={address}: {_first_line(error)}; start it with `ray start --head`") from None
+    except OSError as error:
+        raise ValueError(
+            f"RAY_ADDRESS={address}: no cluster that answers ({_first_line(error)}); start one (`ray start --head`),"
+            " set RAY_AUTH_MODE=token if it wants a token, or unset RAY_ADDRESS to use this machine alone"
+        ) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Fails at once where nobody listens: Ray itself tries for minutes.
+
+    Raises ValueError for a Ray Client, whose driver is no part of the cluster; OSError if nobody listens.
+    """
+    if address.startswith("ray://"):
+        raise ValueError(f"RAY_ADDRESS={address}: give HOST:PORT of `ray start --head`, and run on one of its machines")
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _quiet() -> None:
