@@ -75,7 +75,7 @@ def smoke(
         for ran in smoke(params, Path(), scratch, problems):
             total += ran.seconds
             print(f"{ran.seconds:7.1f} s  {ran.stage}", flush=True)
-        print(f"{total:7.1f} s  {params}: every stage ran{f'; kept in {scratch}' if keep else ''}")
+        print(f"{total:7.1f} s  {params}: every stage ran")
 
 
 def doctor(

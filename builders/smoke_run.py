@@ -7,6 +7,7 @@ checkout's `data/` and ledger are only read, and only what params do not build.
 import contextlib
 import io
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
@@ -28,6 +30,9 @@ from stores.stage import Stage, StopEarly, execute
 _OWN = {"data", "params.yaml", "dvc.lock", ".git", ".dvc"}
 _ENVIRONMENT = {"PAIRWRIGHT_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 """Threads that wait for each other cost models of this size more than they gain."""
+
+
+_REQUESTS_TO_END = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Ran(NamedTuple):
@@ -61,9 +66,9 @@ def smoke(params_file: Path, root: Path, scratch: Path, problems: int = 20) -> I
     small = shrink(yaml.safe_load(params_file.read_text(encoding="utf-8")), problems)
     text = yaml.safe_dump(small, sort_keys=False)
     params = parse_params(text, "the smaller params")
+    modules = _modules(root)
     workspace = _workspace(root.resolve(), scratch)
     (workspace / "params.yaml").write_text(text, encoding="utf-8")
-    modules = _modules(root)
     with _inside(workspace, root.resolve(), scratch / "ledger"):
         for section, name in [*order(params), ("report", "report")]:
             began = time.perf_counter()
@@ -90,8 +95,14 @@ def _workspace(root: Path, scratch: Path) -> Path:
 
 
 def _modules(root: Path) -> dict[str, str]:
-    """Stage -> the module that its command runs."""
-    stages: dict[str, Any] = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    """Stage -> the module that its command runs.
+
+    Raises ValueError outside a checkout.
+    """
+    path = root / "dvc.yaml"
+    if not path.exists():
+        raise ValueError(f"{path.absolute()}: no such file; run in the project's directory")
+    stages: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
     return {name: stage.get("do", stage)["cmd"].split()[2] for name, stage in stages.items()}
 
 
@@ -128,9 +139,27 @@ def _run(module: str, section: str, name: str) -> None:
 
 @contextlib.contextmanager
 def scratch_directory(keep: bool = False) -> Iterator[Path]:
-    """A temporary directory, which goes at the end unless it is to be kept."""
-    if keep:
-        yield Path(tempfile.mkdtemp(prefix="pairwright-smoke-"))
-        return
-    with tempfile.TemporaryDirectory(prefix="pairwright-smoke-") as directory:
+    """A temporary directory, which goes at the end, however that comes, unless it is to be kept; then it is named."""
+    with _ended_in_order(), contextlib.ExitStack() as stack:
+        if keep:
+            directory = tempfile.mkdtemp(prefix="pairwright-smoke-")
+            stack.callback(print, f"kept in {directory}")
+        else:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pairwright-smoke-"))
         yield Path(directory)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """A request to end unwinds the program, as Ctrl-C does, so that it leaves nothing behind."""
+    heeded = [number for number in _REQUESTS_TO_END if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
+    before = {number: signal.signal(number, _end) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)

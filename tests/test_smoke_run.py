@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,46 @@ def test_the_command_prints_stages_and_can_keep_the_report(checkout: Path, capsy
     kept = Path(lines[-1].split("kept in ")[1])
     assert (kept / "workspace" / "data" / "report" / "report.html").exists()
     shutil.rmtree(kept)
+
+
+def test_a_failing_graph_that_is_kept_is_where_the_command_says(checkout: Path, capsys) -> None:
+    world.write_params(**SCRIPTED | {"samples": {"drawn": world.SAMPLES | {"engine": "hf"}}})
+    with pytest.raises(ValueError, match=r"^samples\.drawn"):
+        command(keep=True)
+    kept = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("kept in "))
+    assert (kept / "workspace" / "data" / "prompts" / "run=train").exists()
+    shutil.rmtree(kept)
+
+
+def test_outside_a_checkout_the_remedy_is_said(checkout: Path, tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    with pytest.raises(ValueError, match=r"elsewhere/dvc\.yaml: no such file; run in the project's directory"):
+        list(smoke(checkout / "params.yaml", elsewhere, tmp_path / "scratch"))
+    assert not (tmp_path / "scratch").exists()
+
+
+WAITS = """
+import time
+from builders.smoke_run import scratch_directory
+with scratch_directory() as scratch:
+    print(scratch, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_whoever_ends_it_finds_nothing_left_behind(tmp_path: Path, number: signal.Signals) -> None:
+    heeded = f"import signal; signal.signal({number}, signal.SIG_DFL)"  # whoever runs this test may ignore it
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(
+        [sys.executable, "-c", heeded + WAITS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        scratch = Path(process.stdout.readline().decode().strip())
+        assert scratch.is_dir()
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
