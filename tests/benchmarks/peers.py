@@ -133,6 +133,7 @@ def run_tool(root: Path, tool: str, layout: str, python: str, limits: Limits) ->
     work.mkdir()
     if tool == "ours":
         own = {"PYTHONPATH": str(REPOSITORY), "PAIRWRIGHT_LEDGER": str(root / "ledger")}
+        own["PAIRWRIGHT_MEMORY"] = f"{limits.gib / 2:g}GB"  # DuckDB would take what the machine has
         return run_limited([sys.executable, "-c", _OURS, layout], limits, root, own)
     program, source = _PROGRAMS / f"{tool}_pairs.py", root.resolve() / f"{layout}.parquet"
     target = work.resolve() / "pairs.parquet"
