@@ -9,6 +9,7 @@ from functools import cache
 
 import pyarrow as pa
 
+from builders.checkers import checker_for, get_checker
 from builders.engines import Engine, load_engine
 from builders.generation import Prompts, Setting, answer, prompts_of, sample_rows
 from builders.model_files import fingerprint
@@ -49,6 +50,9 @@ def merged_rows(
 def run(stage: Stage) -> None:
     """Writes the samples, predictions and rewards of one evaluated model."""
     config = stage.config
+    problems = stage.read("problems", config.problems)
+    for kind in problems["answer_kind"].unique().to_pylist():
+        get_checker(checker_for(kind, config.checker))  # an unknown one must not show after all is generated and paid
     prompts, ledger, wanted = prompts_of(stage, config.prompts), Ledger(), settings(stage)
 
     @cache
@@ -59,8 +63,7 @@ def run(stage: Stage) -> None:
         answer(ledger, setting, prompts, n, engine, config.batch_size).charge(stage.cost)
     samples = pa.concat_tables(merged_rows(stage, ledger, wanted, prompts))
     stage.write(Sample, [samples])
-    asked, problems = stage.read("prompts", config.prompts), stage.read("problems", config.problems)
-    predictions = predict(samples, asked, problems, config.checker)
+    predictions = predict(samples, stage.read("prompts", config.prompts), problems, config.checker)
     stage.write(Prediction, [predictions])
     stage.write(Reward, [judge(predictions, stage.read("answers", config.problems))])
 

@@ -47,9 +47,9 @@ class Asked:
     rendering: str | None = None
     engine: str = "hf"
     precision: str = "fp32"
-    split: str = "test"
+    split: str | None = None
     limit: int | None = None
-    answer_kind: str = "number"
+    answer_kind: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     checker: str = "auto"
     k: int = 0
@@ -100,7 +100,8 @@ def _model(model: str, params: Params | None, root: Path, scratch: Path) -> dict
     elif (root / model / RECORD).exists():
         _link(root / model, link)
     elif (root / model).is_dir():
-        _link(_made({"path": str((root / model).resolve())}), link)
+        directory = (root / model).resolve()
+        _link(_made({"path": str(directory)}, _stamp(directory)), link)
     elif hub:
         _link(_made({"hub": hub[1], "revision": hub[2]}), link)
     elif model.startswith("hosted:"):
@@ -120,27 +121,47 @@ def _built(directory: Path) -> Path:
     return directory
 
 
-def _made(source: dict[str, Any]) -> Path:
-    """A model directory beside the ledger, made once from a directory, the Hub, or a hosted model's name."""
+def _made(source: dict[str, Any], stamp: str = "") -> Path:
+    """A model directory beside the ledger, made once from the Hub, a hosted model's name, or a directory as it is now.
+
+    `stamp` tells the states of a directory apart: one that was trained on is read again, in place of its older copy.
+    """
     root = ledger_dir() / "eval" / digest(source)
-    made = run_dir("models", NAME, root)
-    if not made.exists():
+    made, stamped = run_dir("models", NAME, root), root / "stamp"
+    if not made.exists() or (stamped.read_text(encoding="utf-8") if stamped.exists() else "") != stamp:
         root.mkdir(parents=True, exist_ok=True)
         row = {"path": NO_FILE, "vocabulary": NONE} | source
         raw = {"seed": 0, "sampling": {}, "report": {}} | {s: {} for s in STAGES} | {"models": {NAME: row}}
         (root / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
         execute("models", NAME, models.run, root)
+        stamped.write_text(stamp, encoding="utf-8")
     return made
+
+
+def _stamp(directory: Path) -> str:
+    """What changes with the files of a directory: their names, sizes and times of change."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    return digest([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
 
 
 def _problems(asked: Asked, params: Params | None, root: Path, scratch: Path) -> dict[str, Any]:
     """The problem set's row; the tables of a run of params are linked."""
     if params and asked.problems in table_runs(params, "problems"):
+        _check_whole(asked)
         for table in _TABLES:
             _link(_built(run_dir(table, asked.problems, root)), run_dir(table, NAME, scratch))
         return params.problems[asked.problems].model_dump(mode="json", exclude_unset=True)
-    row = {"path": NO_FILE, "split": asked.split} | _published(asked, params, root)
-    return row | ({"limit": asked.limit} if asked.limit else {})
+    row = {"path": NO_FILE, "split": asked.split or "test"} | _published(asked, params, root)
+    return row | ({"limit": asked.limit} if asked.limit is not None else {})
+
+
+def _check_whole(asked: Asked) -> None:
+    """Raises ValueError for what would choose or read other rows than a run of params has."""
+    for name, given in (("limit", asked.limit), ("split", asked.split), ("answer-kind", asked.answer_kind),
+                        ("column", asked.columns or None)):  # fmt: skip
+        if given is not None:
+            remedy = "leave it out, or give SOURCE=PATH, SOURCE@COMMIT or a file"
+            raise ValueError(f"--{name}: PROBLEMS '{asked.problems}' is a run of params, taken as it is; {remedy}")
 
 
 def _published(asked: Asked, params: Params | None, root: Path) -> dict[str, Any]:
@@ -148,9 +169,10 @@ def _published(asked: Asked, params: Params | None, root: Path) -> dict[str, Any
     if source in SOURCES and mark:
         return {"source": source} | ({"path": str((root / rest).resolve())} if mark == "=" else {"revision": rest})
     if (root / asked.problems).is_file():
-        columns = {"question": "question", "answer": "answer"} | asked.columns
+        needed = ("question", "answer", *(("choices",) if asked.answer_kind == "choice" else ()))
+        columns = {name: name for name in needed} | asked.columns
         path = {"source": "file", "path": str((root / asked.problems).resolve())}
-        return path | {"columns": columns, "answer_kind": asked.answer_kind, "licence": "unknown"}
+        return path | {"columns": columns, "answer_kind": asked.answer_kind or "number", "licence": "unknown"}
     known = ", ".join(sorted(params.problems)) if params else "none"
     raise ValueError(
         f"PROBLEMS '{asked.problems}': no problems run of params (have {known}), no file, no SOURCE=PATH and no"
@@ -170,6 +192,10 @@ def _prompts(asked: Asked, params: Params | None, scratch: Path) -> dict[str, An
 
 def _template(scratch: Path) -> str:
     kinds = set(read_table(run_dir("problems", NAME, scratch), Problem, ["answer_kind"])["answer_kind"].to_pylist())
+    if not kinds:
+        raise ValueError(
+            "PROBLEMS: none of its rows has both a question and an answer; is it the right file or column?"
+        )
     if len(kinds) != 1 or not kinds <= _TEMPLATES.keys():
         raise ValueError(f"--template: name one; there is no usual one for answers of kind {', '.join(sorted(kinds))}")
     return _TEMPLATES[kinds.pop()]
