@@ -60,6 +60,16 @@ def test_published_problems_are_grouped_by_lines_of_their_solution(workspace: Pa
         assert f"<h2>{title}</h2>" in page
 
 
+def test_a_file_of_ones_own_may_be_called_arithmetic_and_have_levels_in_words(workspace: Path) -> None:
+    build_world(workspace)
+    rows = read_table(run_dir("problems", "test", workspace), Problem).to_pylist()
+    changed = [Problem(**row | {"level": "hard"}) for row in rows]
+    write_table(run_dir("problems", "test", workspace), Problem, [rows_to_table(Problem, changed)])
+    model = metrics(workspace)["models"]["m1"]
+    assert list(model["by_level"]) == ["hard"]
+    assert model["by_steps"] == {}
+
+
 def test_lengths_are_those_of_the_samples(workspace: Path) -> None:
     build_world(workspace)
     found = metrics(workspace)["lengths"]["own"]

@@ -68,7 +68,9 @@ def test_options_in_all_their_forms(value: Any, texts: list[str], labels: str) -
     "value",
     ["", "no options here", "a ) only one", "a ) 1 , b ) 2 , d ) 4 , e ) 5", "first a ) 1 , b ) 2", "[1, 2", "[f(x)]",
      ["one"], [], ["x"] * 27, [None, "x"], {"text": ["x", "y"], "label": ["A"]}, {"A": "x"}, 7, None,
-     [{"label": "A", "text": "x"}, {"label": "A", "text": "y"}]],
+     [{"label": "A", "text": "x"}, {"label": "A", "text": "y"}],
+     [{"label": "A", "text": "x"}, {"label": "B", "text": None}],
+     "[{[]: 1}, 2]", {"text": None, "label": None}, {"text": ["x", None], "label": ["A", "B"]}, [1.0, float("nan")]],
 )  # fmt: skip
 def test_what_holds_no_options(value: Any) -> None:
     assert read_options(value) is None

@@ -54,28 +54,41 @@ def read_options(value: Any) -> Options | None:
 def _listed(text: str) -> Options | None:
     try:
         return _in_list(ast.literal_eval(text.strip()))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):  # the last for what no list of options holds: an unhashable key
         return None
 
 
 def _in_list(items: Sequence[Any]) -> Options | None:
     if all(isinstance(item, Mapping) and {"label", "text"} <= set(item) for item in items):
-        return Options([str(item["text"]) for item in items], [str(item["label"]) for item in items])
-    texts = [number_text(str(item)) if _is_number(item) else item for item in items]
-    if len(texts) > len(ascii_uppercase) or not all(isinstance(item, str) for item in texts):
+        return _options([item["text"] for item in items], [item["label"] for item in items])
+    texts = _texts(items)
+    if texts is None or len(texts) > len(ascii_uppercase):
         return None
     return Options(unlabelled(texts), list(ascii_uppercase[: len(texts)]))
 
 
+def _options(given: Sequence[Any], named: Sequence[Any]) -> Options | None:
+    texts, labels = _texts(given), _texts(named)
+    return Options(texts, labels) if texts is not None and labels is not None else None
+
+
+def _texts(items: Any) -> list[str] | None:
+    """Texts as they are and numbers as texts; None if it is no list, or another value is among them."""
+    if isinstance(items, str) or not isinstance(items, Sequence):
+        return None
+    texts = [number_text(str(item)) if _is_number(item) else item for item in items]
+    return texts if all(isinstance(text, str) for text in texts) else None
+
+
 def _is_number(item: object) -> bool:
-    return isinstance(item, int | float) and not isinstance(item, bool)
+    return isinstance(item, int | float) and not isinstance(item, bool) and item == item
 
 
 def _mapped(value: Mapping[str, Any]) -> Options | None:
     if set(value) == {"text", "label"}:
-        return Options([str(text) for text in value["text"]], [str(label) for label in value["label"]])
+        return _options(value["text"], value["label"])
     given = {label: text for label, text in value.items() if text is not None}
-    return Options([str(text) for text in given.values()], [str(label) for label in given])
+    return _options(list(given.values()), list(given))
 
 
 def unlabelled(options: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from builders.hub import commit_hash, download
 from builders.sources import SOURCES
-from builders.sources.base import Fields, Record, Source
+from builders.sources.base import Fields, Record, Source, checked_text
 from builders.sources.files import read_rows
 from builders.sources.user_file import reader
 from schemas.sections import ProblemsRun
@@ -23,7 +23,10 @@ def published(config: ProblemsRun, root: Path) -> Iterator[Record]:
     source = source_of(config)
     for label, path in _files(config, source, root):
         for place, row in read_rows(path, label):
-            yield source.parse(row, place)
+            record = source.parse(row, place)
+            for choice in record.choices or ():
+                checked_text(choice, "choices", place)
+            yield record
 
 
 def source_of(config: ProblemsRun) -> Source:

@@ -50,8 +50,9 @@ solved as (
 asked as (
     select
         i.run, p.problem_id, p.level, p.subject,
-        -- A generated problem's level is its number of steps; a human solution has a step per line.
-        if(p.source = 'arithmetic', p.level::integer,
+        -- A generated problem's level is its number of steps; a human solution has a step per line. Somebody's own
+        -- file may be called as ours, with levels of another kind.
+        if(p.source = 'arithmetic' and try_cast(p.level as integer) is not null, try_cast(p.level as integer),
             len(list_filter(string_split(s.text, chr(10)), lambda line: trim(line) <> ''))) as n_steps
     from run_inputs as i
     join problems as p on p.run = i.input_run
