@@ -1,5 +1,6 @@
 """Engine `vllm`: against the real vLLM on the CPU, beside the `hf` engine on the same requests."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,15 +199,23 @@ def test_what_the_device_cannot_hold_is_an_error_and_no_answer(
 
 
 @real
-def test_an_adapter_is_applied_to_every_request(
-    tmp_path: Path, environment: pytest.MonkeyPatch, hf: HfEngine, capfd: pytest.CaptureFixture
+def test_an_adapter_is_applied_to_every_request_on_two_devices(
+    tmp_path: Path,
+    environment: pytest.MonkeyPatch,
+    hf: HfEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
-    """Served unmerged, against the merged model of the `hf` engine."""
+    """Served unmerged, by two processes that share the heads (a core is a device here), against `hf`'s merged model."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    monkeypatch.setenv("PAIRWRIGHT_TENSOR_PARALLEL", str(len(cores)))
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "|".join(map(str, cores)))
     sampling = GREEDY.model_copy(update={"logprobs": True})
     asked = questions(40)
     targets = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
     adapted_dir = write_adapted(tmp_path / "model", tmp_path / "adapter", r=12, target_modules=targets)
     adapted = VllmEngine.load(adapted_dir)
+    assert adapted.vllm.vllm_config.parallel_config.tensor_parallel_size == len(cores)
     assert [request.lora_path for request in [adapted._adapter] if request] == [str(adapted_dir / ADAPTER)]
     ours, theirs = answers(adapted, asked, sampling), answers(HfEngine.load(adapted_dir), asked, sampling)
     adapted.close()

@@ -37,7 +37,8 @@ class Started(NamedTuple):
 def start(directory: Path, precision: str) -> Started:
     """Starts vLLM with the model of a directory, its adapter applied.
 
-    Raises ValueError if vLLM is not installed, for a directory without weights, and for a layout that cannot be meant.
+    Raises ValueError if vLLM is not installed, for a directory without weights, and for a layout that cannot be meant,
+    OSError if vLLM does not start.
     """
     check_weights(directory)
     if find_spec("vllm") is None:
@@ -107,8 +108,10 @@ def _engine(arguments: dict[str, Any]) -> "LLMEngine":
     from vllm import EngineArgs, LLMEngine
     from vllm.usage.usage_lib import UsageContext
 
-    # Batches as large as those of the `LLM` class: nobody waits for a single answer here.
-    return LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
+    try:  # batches as large as those of the `LLM` class: nobody waits for a single answer here
+        return LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
+    except RuntimeError as error:
+        raise OSError(f"vLLM did not start (its own message is above): {' '.join(str(error).split())}") from None
 
 
 def engine_arguments(directory: Path, precision: str) -> dict[str, Any]:
