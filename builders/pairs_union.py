@@ -21,24 +21,11 @@ select problem_id, prompt_id, null::varchar as sample_id, reason, detail from ca
 """
 
 
-def members(stage: Stage) -> list[str]:
-    """The runs that come together, in order.
-
-    Raises ValueError for a run named twice, whose pairs would only be repeated.
-    """
-    config: UnionPairsRun = stage.config
-    named = [run for run in (config.a, config.b, config.c, config.d) if run != NONE]
-    twice = next((run for run in named if named.count(run) > 1), None)
-    if twice is not None:
-        raise ValueError(f"pairs_union.{stage.name}: '{twice}' is named twice; name each run of pairs once")
-    return named
-
-
 @partitioned()
 def run(stage: Stage) -> None:
     """Writes one union of pairs runs."""
     config: UnionPairsRun = stage.config
-    runs = members(stage)
+    runs = config.members
     directories = [stage.dir("pairs", name) for name in runs]
     with Duck() as duck:
         for i, slot in enumerate("abcd"):

@@ -6,6 +6,7 @@ An error names the place and the remedy, as in
 
 import difflib
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,6 +124,7 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
         raise ValueError("\n".join(f"{name}: {_explain(e)}" for e in error.errors())) from None
     mistakes = [*_dangling(params), *_ambiguous(params), *_precisions(params), *_selections(params)]
     mistakes += _report_mistakes(params)
+    mistakes = mistakes or list(_circular(params))
     if mistakes:
         raise ValueError("\n".join(f"{name}: {mistake}" for mistake in mistakes))
     return params
@@ -238,6 +240,19 @@ def _selections(params: Params) -> Iterator[str]:
             elif source.optimizer.batch_size != run.optimizer.batch_size:
                 sizes = f"{source.optimizer.batch_size} against {run.optimizer.batch_size}"
                 yield f"{place}: '{run.steps_from}' has another optimizer.batch_size ({sizes}); set both to the same"
+
+
+def _circular(params: Params) -> Iterator[str]:
+    """Needs params whose references all resolve."""
+    writers = {(table, n): f"{section}.{n}" for section, n, run in stage_runs(params) for table in run.writes}
+    reads = {f"{section}.{n}": list[str]() for section, n, _ in stage_runs(params)}
+    for edge in run_inputs(params):
+        reads[writers[edge.table, edge.run]].append(writers[edge.input_table, edge.input_run])
+    try:
+        TopologicalSorter(reads).prepare()
+    except CycleError as error:
+        ring = error.args[1][::-1]
+        yield f"{ring[0]}: made from itself ({' reads '.join(ring)}); name another run in one of them"
 
 
 def _report_mistakes(params: Params) -> Iterator[str]:

@@ -288,6 +288,18 @@ class UnionPairsRun(Section):
     problems: ProblemsOrNone = Field(description="only pairs of these problems; the others are held out")
     deduplicate: bool = Field(default=False, description="drop a pair of the same two spans as an earlier one")
 
+    @property
+    def members(self) -> list[str]:
+        """The runs that come together, in order."""
+        return [run for run in (self.a, self.b, self.c, self.d) if run != NONE]
+
+    @model_validator(mode="after")
+    def _named_once(self) -> "UnionPairsRun":
+        for run in self.members:
+            if self.members.count(run) > 1:
+                raise ValueError(f"'{run}' is named twice, and its pairs would only be repeated; name each run once")
+        return self
+
 
 class Comparison(Section):
     """Two evaluated models compared problem by problem."""

@@ -99,7 +99,7 @@ def test_only_pairs_of_some_problems(workspace: Path) -> None:
 
 
 def test_a_run_named_twice_is_a_mistake(workspace: Path) -> None:
-    with pytest.raises(ValueError, match=r"pairs_union.both: 'first' is named twice; name each run of pairs once"):
+    with pytest.raises(ValueError, match=r"pairs_union.both: 'first' is named twice, .*; name each run once"):
         union({"first": [pair(A, 0, 1, 2)]}, c="first")
 
 

@@ -18,6 +18,7 @@ TRAINING = {"model": "base", "steps_from": "none", "optimizer": OPTIMIZER, "vali
 SFT = TRAINING | {"demos": "gold", "watch": "none"}
 DPO = TRAINING | {"pairs": "irpo_0", "reference": "irpo_0", "loss": "dpo"}
 AGAIN = SFT | {"steps_from": "plain", "optimizer": {"lr": 0.1, "batch_size": 2}}
+UNION = {"a": "irpo_0", "b": "none", "c": "none", "d": "none", "problems": "none"}
 DELETE = object()
 
 
@@ -173,6 +174,19 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"samples_import.mine": {"problems": "train", "prompts": "none", "path": "f", "columns": {"question": "q"},
                                  "model": "none"}},
         "samples_import.mine: columns: `text` and one of `question`, `problem_id` must be mapped",
+    ),
+    "runs made from each other": (
+        {"pairs_union": {"x": UNION | {"a": "y"}, "y": UNION | {"a": "x"}}},
+        "pairs_union.x: made from itself (pairs_union.x reads pairs_union.y reads pairs_union.x); name another run in"
+        " one of them",
+    ),
+    "a model trained from itself": (
+        {"sft.m0.model": "m0"},
+        "sft.m0: made from itself (sft.m0 reads sft.m0); name another run in one of them",
+    ),
+    "a run of pairs named twice": (
+        {"pairs_union": {"x": UNION | {"c": "irpo_0"}}},
+        "pairs_union.x: 'irpo_0' is named twice, and its pairs would only be repeated; name each run once",
     ),
     "report of a model that is not evaluated": (
         {"report.iterations": ["m0"]},
