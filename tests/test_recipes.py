@@ -126,6 +126,26 @@ def test_what_selects_has_not_been_trained_on_in_its_iteration(params):
             assert trained.skip + trained.limit <= held_out.skip, name
 
 
+def test_a_thousand_training_problems_are_held_out_and_all_others_are_trained_on(name, params):
+    """Of the data sets without a development set of their own; ARC's is what selects there."""
+    held_out = [run.validation.problems for run in trainings(params).values() if run.validation.problems != NONE]
+    if name.startswith("irpo_arc"):
+        assert {params.problems[run].split for run in held_out} == {"validation"}
+        return
+    assert set(held_out) == {"held_out"}
+    size = {"gsm8k": 7_473, "math": 7_500}[params.problems["held_out"].source]
+    assert (params.problems["held_out"].skip, params.problems["held_out"].limit) == (size - 1000, 1000)
+    assert (params.problems["train_part"].skip, params.problems["train_part"].limit) == (0, size - 1000)
+    assert (params.problems["train"].skip, params.problems["train"].limit) == (0, None)
+
+
+def test_no_sample_is_drawn_that_no_pair_of_spin_takes():
+    """One gold solution meets the first K samples of a problem in turn."""
+    params = load_params(RECIPES["irpo_gsm8k_baselines"])
+    spin = [run for run in params.pairs_outcome.values() if run.chosen == "gold"]
+    assert all(params.samples[run.samples].n == run.k for run in spin)
+
+
 def test_selection_is_followed_by_training_anew_on_all(name, params):
     """For the data sets without a development set of their own."""
     anew = {name: run for name, run in trainings(params).items() if run.steps_from != NONE}
@@ -154,8 +174,8 @@ BASELINES = [
     ("dpo_2", "dpo", "dpo", "dpo_1", 30, 10),
     ("m2_all_pairs", "dpo_nll", "m1", "irpo_0_1", None, None),
     ("m1_long", "dpo_nll", "chat", "irpo_0", 30, 10),
-    ("spin_1", "dpo", "sft", "spin_round_1", 30, 10),
-    ("spin_2", "dpo", "spin_1", "spin_round_2", 30, 10),
+    ("spin_1", "dpo", "sft", "spin_round_1", 10, 10),
+    ("spin_2", "dpo", "spin_1", "spin_round_2", 10, 10),
 ]
 
 
