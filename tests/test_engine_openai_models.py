@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ import pytest
 from builders import evaluate, models, samples
 from builders.engines import load_engine
 from builders.engines.answers import seed_of
+from builders.engines.faults import Failed
 from builders.engines.openai import OpenaiEngine
+from builders.engines.pump import answered
+from builders.engines.servers import limits, servers
+from builders.engines.transport import Question, Transport
 from builders.model_files import load_tokenizer, write_record
 from builders.models import initialise
 from builders.rendering import render_ids
@@ -307,6 +312,30 @@ def test_keys_and_urls_are_written_nowhere(
     for secret in secrets:
         assert secret not in printed
         assert [path for path, content in written.items() if secret.encode() in content] == []
+
+
+def test_any_other_question_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge's structured verdict: one that does not fit its schema is a failed attempt."""
+
+    def verdict(body: Mapping[str, Any]) -> int:
+        content = body["choices"][0]["message"]["content"]
+        if not content.startswith("{"):
+            raise Failed("server", "no JSON object")
+        return json.loads(content)["first_error"]
+
+    def question(text: str) -> Question[int]:
+        body = {"model": "judge", "messages": [{"role": "user", "content": text}], "response_format": {}}
+        return Question("/chat/completions", lambda facts: body, verdict)
+
+    half = Act(text='"first_error":')
+    plan = lambda a: half if a.before == 0 and a.number % 3 == 0 else Act(text='{"first_error": 2}')  # noqa: E731
+    with FaultServer(plan).running() as s:
+        connect(monkeypatch, s)
+        transport = Transport(servers(), limits())
+        batches = answered(transport, map(str, range(30)), lambda text: transport.ask(question(text)), 8)
+        replies = dict(pair for batch in batches for pair in batch)
+        assert {reply.value for reply in replies.values()} == {2}
+        assert sum(reply.n_attempts for reply in replies.values()) == len(s.asked) > 30
 
 
 def test_a_hosted_model_has_no_weights(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ is pinned like any package, and never fetched.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -17,12 +18,17 @@ def price_usd(model: str, base_url: str, usage: Mapping[str, Any]) -> float | No
 
     The provider is that of the base URL; behind an unknown URL (a gateway), the one that the model's name suggests.
     """
-    from genai_prices import Usage, calc_price
-
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not isinstance(prompt, int) or not isinstance(completion, int):
         return None
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return _price(model, base_url, prompt, completion, cached)
+
+
+@lru_cache(100_000)
+def _price(model: str, base_url: str, prompt: int, completion: int, cached: int) -> float | None:
+    from genai_prices import Usage, calc_price
+
     spent = Usage(input_tokens=prompt, output_tokens=completion, cache_read_tokens=cached)
     for url in (base_url, None):
         try:

@@ -92,8 +92,8 @@ class _Pump(Generic[K, R]):
         return batch
 
     def committed(self, seconds: float) -> None:
-        """The last list took so long to commit: what is committed is worth waiting for twice that long."""
-        self._every_s = min(max(2 * seconds, FASTEST_S), SLOWEST_S)
+        """The last list took so long to commit: a fifth of the time goes into commits, at most."""
+        self._every_s = min(max(4 * seconds, FASTEST_S), SLOWEST_S)
         self._due = time.monotonic() + self._every_s
 
     async def close(self) -> None:
