@@ -1,10 +1,10 @@
 r"""The `choice` checker: one option of a multiple-choice question, by its key.
 
 Rule `stated_key`, version 1. The answer is the key after the last marker (`Final answer: (B)`, `The answer is B`, `the
-best option is B)`, `\boxed{\text{B}}`, `#### b`), else a completion that is no more than a key and its option, else the
-last key that its last line names. A key is a letter: in parentheses, in bold, behind `option` or `choice`, or alone;
-`A` and `I` before a word are words, and a key after `not` is not the answer. Two keys joined by `and` or `or` state
-none.
+best option is B)`, `\boxed{\text{B}}`, `#### b`), else the key that the completion opens with, unless it goes through
+several (`(A) is wrong. (B) is right.`, or a list of steps), else the last key that its last line names. A key is a
+letter: in parentheses, in bold, behind `option` or `choice`, or alone; `A` and `I` before a word are words, and a key
+after `not` is not the answer. Two keys joined by `and` or `or` state none.
 
 Where the problem's options are known (`choices`), a key beyond them is none, and an option that is written out instead
 of its key counts if it is the only one that reads so. A digit is a key by position (ARC), unless an option reads so.
@@ -35,7 +35,7 @@ _KEY = re.compile(
 _JOINED = re.compile(r"[ ,/&]{0,3}(?:and|or|&|/|,)[ ,]{0,3}(?:option |choice )?", re.IGNORECASE)
 _OPTION_IS = re.compile(r"\b(?:option|choice)[ ]is\b", re.IGNORECASE)
 _HASHES = re.compile(r"^#{4}[ \t]{0,4}(\(?[A-Za-z]\)?)[ \t]{0,8}$", re.MULTILINE)
-_OPENING = re.compile(r"\s*\(?[A-Za-z0-9]{1,2}(?:\s*$|\)|[.:]\s)")
+_OPENING = re.compile(r"\s*\(?[A-Za-z0-9]{1,2}(?:[ \t]*$|\)|[.:]\s)", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[^A-Z\d(\s][.!?])\s|\n")
 _SPACE = re.compile(r"[\s.,;:!?]+")
 
@@ -54,7 +54,7 @@ class ChoiceChecker(PureChecker):
             found = _stated(full[start:end], choices)
             if found or slot:
                 return found
-        if _OPENING.match(text):
+        if _OPENING.match(text) and not _goes_through(text.strip(), choices):
             return _stated(text.lstrip(), choices)
         last = text.strip().rpartition("\n")[2]
         return _stated(last, choices, last=True) if last else None
@@ -95,6 +95,20 @@ def _stated(line: str, choices: Sequence[str] | None, last: bool = False) -> str
         return None
     chosen = keys[-1 if last else 0]
     return None if any(_joined(sentence, chosen, other) for other in keys) else _key(chosen)
+
+
+def _goes_through(text: str, choices: Sequence[str] | None) -> bool:
+    """Whether several lines name other keys beside the one that the first opens with: in that line, or opening others.
+
+    Numbers beside a letter, or letters beside a number, are something else.
+    """
+    first, *others = text.splitlines()
+    opening = _stated(_OPENING.match(first)[0], choices)  # type: ignore[index]
+    keys = [_key(m) for m in _KEY.finditer(_STYLE.sub("", first)) if not m["not"]] if others else []
+    keys += [key for line in others if (found := _OPENING.match(line)) and (key := _stated(found[0], choices))]
+    return opening is not None and any(
+        key.upper() != opening.upper() and key.isdigit() == opening.isdigit() for key in keys
+    )
 
 
 def _key(match: re.Match[str]) -> str:

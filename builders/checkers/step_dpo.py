@@ -7,8 +7,8 @@ kept, where gold has n, and each must match one of gold's and the other way roun
 where the question says `separated by commas`; a checker does not see the question.)
 
 Answers are equal if they are the same text after the authors' normalisation, numbers less than 1e-3 apart, or
-`math_equal`: numbers equal up to a factor of 100 (percent), tuples and intervals part by part, else by algebra, which
-is math-verify here, in its killable workers.
+`math_equal`: numbers equal up to a factor of 100 (percent), a fraction and a number less than 1e-3 apart, tuples and
+intervals part by part, else by algebra, which is math-verify here, in its killable workers.
 """
 
 import math
@@ -29,6 +29,7 @@ _DROPPED = (
 )  # fmt: skip
 _UNIT = re.compile(r"(?<=.)\\text\{[^{}]*\}$|\\mbox\{[^{}]*\}")
 _GROUP = re.compile(r"[(\[](.+)[)\]]")
+_FRACTION = re.compile(r"(-?)\\frac\{(-?\d{1,40})\}\{(-?\d{1,40})\}")
 _TOLERANCE = 1e-3
 
 
@@ -134,6 +135,9 @@ def _equal(a: str, b: str) -> bool | None:
     if x is not None and y is not None:
         near = any(math.isclose(x, gold, abs_tol=_TOLERANCE) for gold in (y / 100, y, y * 100))
         return near or abs(x - y) < _TOLERANCE
+    x, y = _value(a), _value(b)
+    if x is not None and y is not None and math.isclose(x, y, abs_tol=_TOLERANCE):
+        return True
     groups = _GROUP.fullmatch(a), _GROUP.fullmatch(b)
     if not (groups[0] and groups[1]):
         return None
@@ -150,3 +154,11 @@ def _digits(text: str) -> float | None:
     if not re.fullmatch(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?", number):
         return None
     return float(number) / (100 if bare != number else 1)
+
+
+def _value(text: str) -> float | None:
+    """The number that a text is, as digits or as a fraction of whole numbers; None for any other."""
+    fraction = _FRACTION.fullmatch(text)
+    if not fraction:
+        return _digits(text)
+    return float(f"{fraction[1]}1") * int(fraction[2]) / int(fraction[3]) if int(fraction[3]) else None
