@@ -290,10 +290,13 @@ def run_stage(section: str, build: Callable[[Stage], None], argv: Sequence[str] 
 
 def _parser(section: str, build: Callable[[Stage], None]) -> argparse.ArgumentParser:
     """The command line of a stage; its mistakes exit with 2."""
-    parser = argparse.ArgumentParser(prog=f"python -m <package>.{section}", allow_abbrev=False)
+    buckets = " [--bucket B/N]" if isinstance(build, Partitioned) else ""
+    takes = f"RUN{buckets}   (a run under '{section}' in params.yaml)" if section in STAGES else "  (no arguments)"
+    prog = f"python -m <package>.{section}"
+    parser = argparse.ArgumentParser(prog=prog, usage=f"{prog} {takes}", allow_abbrev=False)
     if section in STAGES:
         parser.add_argument("run", metavar="RUN", help=f"a run under '{section}' in params.yaml")
-    if isinstance(build, Partitioned):
+    if buckets:
         parser.add_argument(
             "--bucket",
             metavar="B/N",

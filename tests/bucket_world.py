@@ -4,6 +4,7 @@ import importlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ RUNS = {
 ORDER = ("samples_gold", "prompts", *(s for s in RUNS if s not in ("samples_gold", "prompts")))
 
 
-def write_params(**sections: dict) -> None:
+def write_params(**sections: Any) -> None:
     """The params of all runs, some of them replaced."""
     world.write_params(**{section: {name: run} for section, (name, run) in RUNS.items()} | sections)
 

@@ -179,8 +179,12 @@ MISTAKES = [
     (["r", "--bucket", "3/17"], 1, "rewards.r: --bucket 3/17: give 0/16 to 15/16, or 0/256 to 255/256\n"),
     (["r", "--bucket=all"], 1, "rewards.r: --bucket all: give 0/16 to 15/16, or 0/256 to 255/256\n"),
     (["x", "--bucket", "3/16"], 1, "rewards.x: no run 'x' under 'rewards' in params.yaml (have 'r')\n"),
-    (["r", "--bucket"], 2, "usage: python -m <package>.rewards [-h] [--bucket B/N] RUN\n"),
-    ([], 2, "usage: python -m <package>.rewards [-h] [--bucket B/N] RUN\n"),
+    (
+        ["r", "--bucket"],
+        2,
+        "usage: python -m <package>.rewards RUN [--bucket B/N]   (a run under 'rewards' in params.yaml)\n",
+    ),
+    ([], 2, "usage: python -m <package>.rewards RUN [--bucket B/N]   (a run under 'rewards' in params.yaml)\n"),
 ]
 
 
