@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from schemas.params import STAGES, parse_params
+from builders.checkers import get_checker
+from schemas.params import STAGES, Params, parse_params
 from tests import small_store
 from tests.conftest import REPOSITORY
 from tests.pipeline import EMPTY
@@ -41,19 +42,40 @@ def test_every_printed_command_runs(store: Path, command: str) -> None:
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize("block", blocks("python"))
-def test_the_printed_python_runs(store: Path, block: str) -> None:
+def printed_python(holding: str) -> dict[str, Any]:
+    """What the block that holds these words defines."""
+    (block,) = [block for block in blocks("python") if holding in block]
     found: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), found)
-    with found["store"] as opened:
+    return found
+
+
+def test_the_printed_queries_run(store: Path) -> None:
+    with printed_python("Store.open")["store"] as opened:
         assert opened.check() == []
 
 
-def test_the_printed_params_parse() -> None:
-    printed = yaml.safe_load(blocks("yaml")[0])
+def test_the_printed_checker_is_one(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = [block for block in blocks("python") if "PureChecker" in block]
+    (workspace / "my_package").mkdir()
+    (workspace / "my_package/checks.py").write_text(block)
+    monkeypatch.syspath_prepend(workspace)
+    (name,) = re.findall(r"checker: (my_package\S+)", README)
+    with get_checker(name) as checker:
+        assert checker.extract("", "so\n8") == "8"
+        assert checker.matches([("8", "8"), ("8", "9")]) == [True, False]
+
+
+def printed_params(holding: str) -> Params:
+    """The block of params that holds these words, with sections beside it that it does not print."""
+    (block,) = [block for block in blocks("yaml") if holding in block]
     sampling = {"explore": {"temperature": 0.8, "max_new_tokens": 512}}
-    params = parse_params(yaml.safe_dump(EMPTY | {"sampling": sampling} | printed))
-    assert params.samples["irpo_0"].model == "qwen"
+    return parse_params(yaml.safe_dump(EMPTY | {"sampling": sampling} | yaml.safe_load(block)))
+
+
+def test_the_printed_params_parse() -> None:
+    assert printed_params("irpo_0:").samples["irpo_0"].model == "qwen"
+    assert printed_params("questions.csv").problems["mine"].licence == "CC-BY-4.0"
 
 
 def test_every_stage_is_named() -> None:
