@@ -10,6 +10,7 @@ import yaml
 
 from builders import report
 from builders.reporting.domains import domain_matrix, trained_on
+from builders.reporting.tables import group_table
 from schemas import Problem, Solution
 from schemas.params import load_params, parse_params
 from stores.parquet import read_table, rows_to_table, write_table
@@ -103,3 +104,40 @@ def test_a_problem_set_of_another_kind_is_out_of_domain() -> None:
         ("tiny", "test"): None,
     }
     assert found["m1"]["long"]["run"] == "b"
+
+
+def test_a_model_evaluated_twice_on_one_set_has_a_row_for_each() -> None:
+    params = load_params(REPOSITORY / "params.yaml")
+    models = {"a": row("m1", "test"), "b": row("m1", "test") | {"accuracy": 0.9}, "c": row("m2", "test")}
+    found = domain_matrix(params, models)
+    assert {m: (sets["test"]["run"], sets["test"]["accuracy"]) for m, sets in found.items()} == {
+        "m1": ("a", 0.5),
+        "m1 (b)": ("b", 0.9),
+        "m2": ("c", 0.5),
+    }
+    shares = {"a": 0.25, "b": 0.75, "c": 1.0}
+    by_level = {run: models[run] | {"by_level": {"2": {"accuracy": shares[run], "n": 4}}} for run in models}
+    page = str(group_table(by_level, "level"))
+    for text in ("m1 (b)", "25.0 %", "75.0 %", "100.0 %"):
+        assert text in page
+
+
+@pytest.mark.parametrize(
+    ("trained", "evaluated", "domain"),
+    [
+        ({"source": "metamath"}, {"source": "gsm8k"}, "in"),
+        ({"source": "gsm8k"}, {"source": "metamath"}, "in"),
+        ({"source": "metamath"}, {"source": "svamp"}, "out"),
+        ({"source": "mathqa_numeric"}, {"source": "mathqa"}, "in"),
+        ({"source": "reft", "path": "data/gsm8k_nl.json"}, {"source": "gsm8k"}, "in"),
+        ({"source": "reft", "path": "data/gsm8k_nl.json"}, {"source": "reft", "path": "data/svamp_nl.json"}, "out"),
+        ({"source": "mathqa"}, {"source": "reft", "path": "data/mathqa-numeric_test_set.json"}, "in"),
+        ({"source": "gsm8k"}, {"source": "math"}, "out"),
+    ],
+)
+def test_sources_made_of_others_are_of_their_domain(trained: dict, evaluated: dict, domain: str) -> None:
+    raw = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    made = {"path": "data/none", "split": "train"}
+    raw["problems"] |= {"warmup": made | trained, "train": made | trained, "test": made | evaluated}
+    found = domain_matrix(parse_params(yaml.safe_dump(raw)), {"a": row("m1", "test")})
+    assert found["m1"]["test"]["domain"] == domain

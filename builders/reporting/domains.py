@@ -1,6 +1,7 @@
 """Which problem sets a model was trained on, and its accuracy on those and on others."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from schemas.params import Params, RunInput, run_inputs
@@ -10,18 +11,38 @@ _NO_TRAINING = ("vocabulary", "watch", "validation", "reference", "steps_from", 
 """Slots, or their first parts, through which a model learns nothing of the problems behind them."""
 
 
+_MADE_OF = {
+    "mathqa_numeric": ("mathqa",),
+    "metamath": ("metamath", "gsm8k", "math"),
+    "mmiqc": ("mmiqc", "metamath", "gsm8k", "math"),
+}
+"""Sources whose questions are those of others, as they stand or rewritten."""
+
+
 def domain_matrix(params: Params, models: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Model -> problem set -> its greedy accuracy there, the evaluated run, and whether the set is in its domain.
 
-    `domain` is `in`, `out`, or None for a model that was not trained here.
+    `domain` is `in`, `out`, or None for a model that was not trained here. A model's name is that of `model_labels`.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
+    labels = model_labels(models)
     for run, row in models.items():
-        known = {_domain(params.problems[name]) for name in trained_on(params, row["model"])}
-        domain = ("in" if _domain(params.problems[row["problems"]]) in known else "out") if known else None
+        known = {kind for name in trained_on(params, row["model"]) for kind in _domain(params.problems[name])}
+        domain = ("in" if known & _domain(params.problems[row["problems"]]) else "out") if known else None
         cell = {"run": run, "domain": domain} | {name: row[name] for name in ("accuracy", "ci95", "n")}
-        found.setdefault(row["model"], {})[row["problems"]] = cell
+        found.setdefault(labels[run], {})[row["problems"]] = cell
     return found
+
+
+def model_labels(models: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Evaluated run -> its model, with the run's name where an earlier run has the same model and problem set."""
+    labels: dict[str, str] = {}
+    seen: set[tuple[str, str]] = set()
+    for run, row in models.items():
+        pair = row["model"], row["problems"]
+        labels[run] = f"{row['model']} ({run})" if pair in seen else row["model"]
+        seen.add(pair)
+    return labels
 
 
 def trained_on(params: Params, model: str) -> set[str]:
@@ -44,8 +65,12 @@ def _behind(edges: list[RunInput]) -> Iterator[tuple[str, str]]:
             yield edge.input_table, edge.input_run
 
 
-def _domain(run: ProblemsRun) -> tuple[object, ...]:
-    """What two runs of one kind of problems share."""
+def _domain(run: ProblemsRun) -> set[tuple[object, ...]]:
+    """The kinds of problems that a run has; two runs are of one domain if they share one."""
     if run.source == "arithmetic":
-        return run.source, run.steps, run.options
-    return (run.source, run.name or run.hub or run.path) if run.source == "file" else (run.source,)
+        return {(run.source, run.steps, run.options)}
+    if run.source == "file":
+        return {(run.source, run.name or run.hub or run.path)}
+    # one source of several data sets, whose files begin with their names: gsm8k_nl.json
+    name = Path(run.path).name.partition("_")[0].lower().replace("-", "_") if run.source == "reft" else run.source
+    return {(kind,) for kind in _MADE_OF.get(name, (name,))}

@@ -25,9 +25,9 @@ DEFINITIONS = {
     "an answer do not vote, ties go to the answer given first",
     "pass@k": "share of problems with at least one correct completion among the k sampled ones; pass@1 is the share of "
     "all sampled completions that are correct",
-    "in domain": "the problem set is of the same source (and, for generated problems, the same numbers of steps) as "
-    "problems that the model, or a model that it was trained from, was trained on in these params; 'out': it is not; "
-    "a model that was not trained here is neither",
+    "in domain": "the problem set is of the same source (and, for generated problems, the same numbers of steps), or "
+    "of one that the other is made of (MetaMathQA: GSM8K and MATH), as problems that the model, or a model that it was "
+    "trained from, was trained on in these params; 'out': it is not; a model that was not trained here is neither",
     "by steps": "steps of the human solution: its lines; generated problems: the steps they were made with",
     "fixed, broken": "problems that only the candidate, or only the baseline, solves greedily",
     "difference": "the candidate's accuracy minus the baseline's, in points, on the problems that both answered; its "

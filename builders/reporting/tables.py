@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from builders.reporting.domains import model_labels
 from builders.reporting.markup import Markup, fragment, table, tag
 from schemas.params import Params
 
@@ -67,20 +68,18 @@ def _comparison(row: dict[str, Any]) -> list[object]:
 def group_table(models: dict[str, dict[str, Any]], kind: str) -> Markup:
     """Accuracy by level, subject or steps (`kind`): one row per group of a problem set, one column per model."""
     sets: dict[str, dict[str, dict[str, Any]]] = {}
-    for model in models.values():
-        sets.setdefault(model["problems"], {})[model["model"]] = model[f"by_{kind}"]
-    rows = [row for problems, columns in sets.items() for row in _group_rows(problems, columns, models)]
-    names = list(dict.fromkeys(model["model"] for model in models.values()))
+    labels = model_labels(models)
+    for run, model in models.items():
+        sets.setdefault(model["problems"], {})[labels[run]] = model[f"by_{kind}"]
+    names = list(dict.fromkeys(labels.values()))
+    rows = [row for problems, columns in sets.items() for row in _group_rows(problems, columns, names)]
     return table(["problem set", kind, "problems", *names], rows, 2) if rows else EMPTY
 
 
-def _group_rows(
-    problems: str, columns: dict[str, dict[str, Any]], models: dict[str, dict[str, Any]]
-) -> Iterator[list[object]]:
+def _group_rows(problems: str, columns: dict[str, dict[str, Any]], names: list[str]) -> Iterator[list[object]]:
     groups = sorted({group for shares in columns.values() for group in shares}, key=lambda group: (len(group), group))
     for group in groups:
         shares = {model: found[group] for model, found in columns.items() if group in found}
-        names = dict.fromkeys(model["model"] for model in models.values())
         n = max(share["n"] for share in shares.values())
         yield [problems, group, f"{n:,}", *(percent(shares.get(name, {}).get("accuracy")) for name in names)]
 
