@@ -3,6 +3,7 @@
 Completions go through the ledger like any others, so asking again costs nothing. Nothing in the checkout changes.
 """
 
+import fcntl
 import json
 import re
 import tempfile
@@ -128,13 +129,15 @@ def _made(source: dict[str, Any], stamp: str = "") -> Path:
     """
     root = ledger_dir() / "eval" / digest(source)
     made, stamped = run_dir("models", NAME, root), root / "stamp"
-    if not made.exists() or (stamped.read_text(encoding="utf-8") if stamped.exists() else "") != stamp:
-        root.mkdir(parents=True, exist_ok=True)
-        row = {"path": NO_FILE, "vocabulary": NONE} | source
-        raw = {"seed": 0, "sampling": {}, "report": {}} | {s: {} for s in STAGES} | {"models": {NAME: row}}
-        (root / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
-        execute("models", NAME, models.run, root)
-        stamped.write_text(stamp, encoding="utf-8")
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another evaluation may be making it: that takes no longer than a copy
+        if not made.exists() or not stamped.exists() or stamped.read_text(encoding="utf-8") != stamp:
+            row = {"path": NO_FILE, "vocabulary": NONE} | source
+            raw = {"seed": 0, "sampling": {}, "report": {}} | {s: {} for s in STAGES} | {"models": {NAME: row}}
+            (root / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+            execute("models", NAME, models.run, root)
+            stamped.write_text(stamp, encoding="utf-8")
     return made
 
 

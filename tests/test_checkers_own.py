@@ -101,6 +101,8 @@ MISTAKES = [
     # name, message
     ("my_checks.words:Last@1", r"Last\.version is '2'; write @2 in params"),
     ("my_checks.words:First@1", "module my_checks.words has no class 'First'"),
+    (".words:Last@2", "write package.module:Class@version"),
+    (":Last@2", "write package.module:Class@version"),
     ("my_checks.nowhere:Last@2", "No module named 'my_checks.nowhere'; install its package"),
     ("elsewhere_entirely:Last@2", "No module named 'elsewhere_entirely'"),
     ("my_checks.words:Half@1", "Half has no normalise, matches.*derive it from builders.checkers.base.PureChecker"),

@@ -1,6 +1,7 @@
 """`pairwright eval`: any model on any problem set, without touching the checkout."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,16 @@ def test_a_directory_that_was_trained_on_is_another_model(workspace: Path) -> No
     assert again.read_bytes() == (mine / "model.safetensors").read_bytes() != first
     written = again.stat().st_mtime_ns
     assert evaluated(None, "c").stat().st_mtime_ns == written, "what did not change is not copied again"
+
+
+def test_two_at_once_wait_for_one_copy_of_the_model(workspace: Path) -> None:
+    mine = workspace / "mine"
+    mine.mkdir()
+    (mine / "config.json").write_text("{}")
+    safetensors.numpy.save_file({"w": np.zeros(1)}, mine / "model.safetensors")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: evaluation._model("mine", None, workspace, workspace / str(n)), range(4)))
+    assert len({row["path"] for row in found}) == 1
 
 
 def test_one_sampled_completion_has_one_row_of_pass_at_1(project: Path) -> None:

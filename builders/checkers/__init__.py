@@ -88,6 +88,8 @@ def get_checker(name: str) -> Checker:
 def _users_own(name: str) -> Checker:
     place, _, version = name.rpartition("@")
     module, _, attribute = place.partition(":")
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"checker '{name}': write package.module:Class@version, with the module's whole name")
     try:
         found = getattr(import_module(module), attribute, None)
     except ModuleNotFoundError as error:
