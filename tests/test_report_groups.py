@@ -10,6 +10,7 @@ import yaml
 
 from builders import report
 from builders.reporting.domains import domain_matrix, trained_on
+from builders.reporting.page import _models
 from builders.reporting.tables import group_table
 from schemas import Problem, Solution
 from schemas.params import load_params, parse_params
@@ -69,6 +70,14 @@ def test_a_file_of_ones_own_may_be_called_arithmetic_and_have_levels_in_words(wo
     model = metrics(workspace)["models"]["m1"]
     assert list(model["by_level"]) == ["hard"]
     assert model["by_steps"] == {}
+
+
+def test_one_sample_per_problem_has_one_column_of_pass_at_1() -> None:
+    counts = dict.fromkeys(("n_no_answer", "n_undecided", "n_truncated", "mean_tokens"), 0)
+    shares = {"maj_1": 0.25, "pass_1": 0.75}
+    page = str(_models({"a": row("m1", "test") | counts | {"k": 1} | shares}))
+    for text in ("maj@1", "pass@1", "25.0 %", "75.0 %"):
+        assert page.count(text) == 1
 
 
 def test_lengths_are_those_of_the_samples(workspace: Path) -> None:

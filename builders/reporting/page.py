@@ -97,9 +97,10 @@ def _models(models: dict[str, dict[str, Any]]) -> Markup:
     scale = (min(ends), max(ends))
     sizes = {m["k"] for m in models.values() if m["k"]}
     k = str(*sizes) if len(sizes) == 1 else "k"
-    header = ["model", "accuracy", "95 % interval", "", f"maj@{k}", "pass@1", f"pass@{k}", "problems", "no answer",
+    shares = {f"maj@{k}": "maj_{k}", "pass@1": "pass_1", f"pass@{k}": "pass_{k}"}  # of one sample, two are the same
+    header = ["model", "accuracy", "95 % interval", "", *shares, "problems", "no answer",
               "undecided", "truncated", "tokens"]  # fmt: skip
-    rows = [_model(name, m, scale) for name, m in models.items()]
+    rows = [_model(name, m, scale, list(shares.values())) for name, m in models.items()]
     note = "Accuracy is greedy; tokens: mean length of a greedy completion."
     if len(sizes) > 1:
         note += " k: " + ", ".join(f"{name} {m['k']}" for name, m in models.items()) + "."
@@ -109,9 +110,9 @@ def _models(models: dict[str, dict[str, Any]]) -> Markup:
     return fragment(table(header, rows), tag("p", note, class_="note"))
 
 
-def _model(name: str, m: dict[str, Any], scale: tuple[float, float]) -> list[object]:
-    (low, high), k = m["ci95"], m["k"]
-    shares = [tables.percent(m.get(key)) for key in (f"maj_{k}", "pass_1", f"pass_{k}")]
+def _model(name: str, m: dict[str, Any], scale: tuple[float, float], keys: list[str]) -> list[object]:
+    low, high = m["ci95"]
+    shares = [tables.percent(m.get(key.format(k=m["k"]))) for key in keys]
     counts = [f"{m[key]:,}" for key in ("n", "n_no_answer", "n_undecided", "n_truncated")]
     interval = tag("span", f"{100 * low:.1f} – {100 * high:.1f}", class_="range")
     bar = interval_bar(m["accuracy"], low, high, scale)
