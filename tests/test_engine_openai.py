@@ -1,6 +1,7 @@
 """Engine `openai` against a server that fails: every request is answered once, or the stage says why not."""
 
 import itertools
+import json
 import threading
 import time
 from collections import Counter
@@ -96,6 +97,37 @@ def test_a_400_about_one_question_alone_is_told_from_a_bad_setting(
         connect(monkeypatch, server)
         with pytest.raises(ValueError, match="the server answers 400: odd; change `sampling`"):
             complete(engine(tmp_path), asks(1))
+
+
+def test_a_setting_that_is_refused_is_not_taken_for_the_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor after a question that was refused for itself; such answers would be in the ledger for good."""
+
+    def plan(asked: Asked) -> Act:
+        if "k000" in asked.question:
+            return Act(400, content='{"error": {"message": "maximum context length is 9"}}')
+        said = "max_tokens is too large: 16. This model supports at most 8 completion tokens"
+        return Act(400, content=json.dumps({"error": {"message": said}})) if asked.body["max_tokens"] > 8 else Act()
+
+    found: dict[str, Completion] = {}
+    with FaultServer(plan).running() as server:
+        connect(monkeypatch, server, max_concurrency=1)
+        with pytest.raises(ValueError, match=r"max_tokens is too large: 16.*; change `sampling`"):
+            complete(engine(tmp_path), asks(4), into=found)
+    assert list(found) == ["k000"]
+
+
+def test_a_look_that_fails_in_an_unknown_way_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*_: object) -> None:
+        raise KeyError("unknown")
+
+    with FaultServer().running() as server:
+        connect(monkeypatch, server)
+        loaded = engine(tmp_path)
+        monkeypatch.setattr(loaded.model, "look", look)
+        with pytest.raises(KeyError, match="unknown"):
+            complete(loaded, asks(1))
 
 
 STOPS = {

@@ -215,3 +215,11 @@ def test_a_price_is_that_of_the_provider_else_of_the_name_else_unknown() -> None
     assert price_usd("gpt-4o-mini", OPENAI, cached) == pytest.approx(0.075 + 0.06)
     assert price_usd("no-such-model", OPENAI, usage) is None
     assert price_usd("gpt-4o-mini", OPENAI, {}) is None
+
+
+@pytest.mark.parametrize("details", [{"cached_tokens": 100}, {"cached_tokens": -1}, {"cached_tokens": "4"}, [1], None])
+def test_a_usage_that_cannot_be_stops_nothing(details: object) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": details}
+    plain = price_usd("gpt-4o-mini", OPENAI, {"prompt_tokens": 10, "completion_tokens": 1})
+    assert price_usd("gpt-4o-mini", OPENAI, usage) in (None, plain)
+    assert price_usd("gpt-4o-mini", OPENAI, usage | {"prompt_tokens": -1}) is None

@@ -40,12 +40,11 @@ class HostedModel:
         ask = self._chat if request.rendering == "chat" else self._text
         harmless = [{"role": m["role"], "content": _HARMLESS[m["role"]]} for m in messages]
         begun = _HARMLESS["assistant"] if request.prefill else ""
-        small = sampling.model_copy(update={"max_new_tokens": min(16, sampling.max_new_tokens)})
         return Question(
             "/chat/completions" if request.rendering == "chat" else "/completions",
             lambda facts: ask(facts, messages, request.prefill, sampling, request.key),
             lambda body: read_completion(body, sampling),
-            lambda facts: ask(facts, harmless, begun, small, request.key),
+            lambda facts: ask(facts, harmless, begun, sampling, request.key),
         )
 
     def _text(

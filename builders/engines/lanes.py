@@ -60,6 +60,8 @@ class Lane:
         self.resume_at = 0.0
         self.reported = False
         """Whether it was said that it is down."""
+        self.accepts = False
+        """Whether it has answered a question with these settings: what it refuses then is refused for its content."""
         self._halved_at = self._busy_at = self._throttles = self._failures = 0
         self._failed: set[int] = set()
         self._allowed, self._allowed_until = math.inf, 0.0
@@ -127,7 +129,8 @@ class Lane:
         """A 429: the server pauses for as long as it says, else for longer each time while it refuses everything."""
         self._throttles += self._halve(number)
         if wait_s is None and self._throttles > FAILURES:
-            wait_s = random.uniform(0, min(PROBE_EVERY_S, self.limits.backoff_s * 2 ** (self._throttles - FAILURES)))
+            longest = min(PROBE_EVERY_S, self.limits.outage_s / 2)  # what we choose is no reason to stop
+            wait_s = random.uniform(0, min(longest, self.limits.backoff_s * 2 ** (self._throttles - FAILURES)))
         if wait_s is not None:
             self.resume_at = max(self.resume_at, now + wait_s)
 

@@ -146,7 +146,12 @@ class Pool:
     def _look_for(self, lane: Lane) -> None:
         task = asyncio.get_running_loop().create_task(self._until_back(lane))
         self._looking.add(task)
-        task.add_done_callback(self._looking.discard)
+        task.add_done_callback(self._looked)
+
+    def _looked(self, task: asyncio.Task) -> None:
+        self._looking.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self.halt(error)  # else all would wait for a server that nobody looks for
 
     async def _until_back(self, lane: Lane) -> None:
         while not self.stop:

@@ -14,14 +14,15 @@ def price_table() -> str:
 
 
 def price_usd(model: str, base_url: str, usage: Mapping[str, Any]) -> float | None:
-    """The price of one answer from its `usage`; None for a model that the table does not know.
+    """The price of one answer from its `usage`; None for an unknown model, and for counts that cannot be.
 
     The provider is that of the base URL; behind an unknown URL (a gateway), the one that the model's name suggests.
     """
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(completion, int):
-        return None
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    prompt, completion = usage.get("prompt_tokens", -1), usage.get("completion_tokens", -1)
+    details = usage.get("prompt_tokens_details")
+    cached = (details.get("cached_tokens") if isinstance(details, Mapping) else None) or 0
+    if any(type(count) is not int or count < 0 for count in (prompt, completion, cached)) or cached > prompt:
+        return None  # some gateways count cached tokens apart; the answer is paid for, and no reason to stop
     return _price(model, base_url, prompt, completion, cached)
 
 

@@ -63,12 +63,11 @@ class ServedModel:
         encoded = self.codec.encode(request)
         if answer := no_room(len(encoded.ids), sampling, self.positions):
             return answer
-        small = sampling.model_copy(update={"max_new_tokens": 1})
         return Question(
             "/completions",
             lambda facts: self._body(facts, encoded.ids, sampling, request.key),
             lambda body: self._read(body, encoded, sampling),
-            lambda facts: self._body(facts, encoded.ids[:1], small, request.key),
+            lambda facts: self._body(facts, encoded.ids[:1], sampling, request.key),
         )
 
     def _body(self, facts: Facts, ids: list[int], sampling: Sampling, key: str) -> dict[str, Any]:

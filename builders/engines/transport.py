@@ -107,6 +107,7 @@ class Transport:
         else:
             lane.heard(number, allowances(response.headers), time.monotonic())
             lane.succeeded(number, tokens)
+            lane.accepts = True
             self.pool.answered(lane)
         finally:
             self.pool.release(lane)
@@ -149,16 +150,16 @@ class Transport:
         import openai
 
         async with self._doubts:
-            if not lane.answered and question.harmless is not None:
+            if not lane.accepts and question.harmless is not None:
                 try:
                     await _post(lane, question.path, question.harmless(lane.facts))
-                    lane.answered += 1
+                    lane.accepts = True
                 except (openai.BadRequestError, openai.UnprocessableEntityError):
                     pass
                 except openai.APIError as error:
                     outcome = judge(error, lane.server, self.servers)
                     return outcome if isinstance(outcome, Exception) else Failed("server", doubt.detail)
-        if lane.answered:
+        if lane.accepts:
             return Unanswerable("refused", doubt.detail)
         return ValueError(f"{lane.server.place} answers {doubt.detail}; change `sampling`, `rendering` or the model")
 
