@@ -4,6 +4,7 @@ import asyncio
 import queue
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from builders.model_files import fingerprint, write_record
 from builders.models import write_script
 from schemas import Chat
 from schemas.sections import Sampling
+from tests.pipeline import wait_for
 from tests.test_engines import GREEDY, WORDS
 
 NODE, GPU_NODE = {"CPU": 8.0}, {"CPU": 32.0, "GPU": 8.0}
@@ -154,6 +156,35 @@ def test_a_replica_answers_calls_from_several_threads_each_with_its_own(script_d
     for thread in threads:
         thread.join(timeout=20)
     assert found == {block[0].key: [by_key[request.key] for request in block] for block in blocks}
+
+
+def test_a_replica_that_gets_a_block_again_answers_it_once(script_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was silent for long, and its own blocks are given to it again while it still has them."""
+    scripted, read = load_engine("scripted", script_dir), []
+
+    class Slow:
+        device_s = 0.0
+
+        def stream(self, requests: Iterable[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
+            both.wait(20)
+            read.extend(requests)
+            yield from scripted.stream(read, sampling, batch_size)
+
+    both = threading.Barrier(2)
+    monkeypatch.setattr("builders.engines.ray_replica.load_engine", lambda *_: Slow())
+    one, found = replica(script_dir), []
+    threads = [threading.Thread(target=lambda: found.append(one.complete(requests(3)))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(one.answers) == 3, "requests")
+    time.sleep(0.1)
+    both.wait(20)
+    for thread in threads:
+        thread.join(timeout=20)
+    assert [request.key for request in read] == [request.key for request in requests(3)]
+    assert len(found) == 2
+    assert found[0] == found[1]
+    assert one.failed is None
 
 
 @pytest.mark.parametrize(

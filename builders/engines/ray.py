@@ -38,6 +38,8 @@ OBJECT_STORE_BYTES = 512 * 2**20
 """Of a cluster that we start. It holds requests and answers, not weights; what exceeds it goes to the disk."""
 FORWARDED = ("PAIRWRIGHT_DEVICE", "PAIRWRIGHT_SCRIPTED", "PAIRWRIGHT_TENSOR_PARALLEL", "PAIRWRIGHT_VLLM_", "VLLM_")
 """Starts of the names of variables that engines read, on whichever node."""
+OWN = ("VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_PORT")
+"""Those of them that stay here: a secret, which no engine reads, and what differs between nodes."""
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else the driver's C++ half writes among our progress
@@ -120,7 +122,7 @@ class RayEngine:
             assert not feed.asked, f"{len(feed.asked)} blocks without an answer"
 
     def _work(self, replicas: Replicas, sampling: Sampling, batch_size: int) -> Work:
-        settings = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
+        settings = {n: value for n, value in os.environ.items() if n.startswith(FORWARDED) and n not in OWN}
         if not replicas.gpus:
             settings.setdefault("PAIRWRIGHT_DEVICE", "cpu")  # a replica sees what GPUs there are, but was given none
         known = fingerprint(self.directory)

@@ -187,8 +187,9 @@ class Replica:
         with self.lock:
             if self.failed:
                 raise self.failed
+            new = [request for request in requests if request.key not in self.answers]  # it may have the block already
             futures = [self.answers.setdefault(request.key, Future()) for request in requests]
-        for request in requests:
+        for request in new:
             self.waiting.put(request)
         return [future.result() for future in futures]
 
