@@ -60,7 +60,9 @@ def similar(ledger: Ledger, context: str | None, fingerprint: str | None, sampli
         ("another model", "json_extract(setting, '$.sampling') = json(?)", json.dumps(sampling, sort_keys=True)),
     )
     for label, where, value in queries:
-        rows = ledger.db.execute(f"select context from contexts where {where} order by used_at desc", (value,))
+        with disk_errors(ledger.path):
+            query = f"select context from contexts where {where} order by used_at desc"
+            rows = ledger.db.execute(query, (value,)).fetchall()
         found += [(label, [other]) for (other,) in rows if other != context]
     return found
 

@@ -84,11 +84,13 @@ def prune(ledger: Ledger, selection: Selection, vacuum: bool = False) -> int:
     second copy, and lets nobody write meanwhile).
     """
     contexts = choose(ledger, selection)
-    with holding(ledger, contexts):
+    with holding(ledger, contexts), _overwriting(ledger):
         deleted = _in_chunks(ledger, "pruning", "delete from completions", "batch in (select batch from temp.chosen)")
         with disk_errors(ledger.path), transaction(ledger.db):
             ledger.db.execute("delete from batches where batch in (select batch from temp.chosen)")
-            ledger.db.execute("delete from contexts where context not in (select context from batches)")
+            # of others a stage may have noted one and be waiting for its first answers
+            pruned = "context in (select value from json_each(?)) and context not in (select context from batches)"
+            ledger.db.execute(f"delete from contexts where {pruned}", (json.dumps(contexts),))
     if vacuum:
         with disk_errors(ledger.path):
             ledger.db.execute("vacuum")
@@ -99,7 +101,8 @@ def redact(ledger: Ledger, selection: Selection | None, keys: Sequence[str] = ()
     """Overwrites texts, tokens and log-probs of a selection, or of single keys, on the disk too; returns how many.
 
     Keys and counts stay, so that a stage that wants one says that it was redacted, and does not pay for it again.
-    Raises ValueError for a key that is not there, and OSError where another process keeps the overwritten pages alive.
+    A file that has free pages before, which may hold earlier copies, is rewritten: it needs room for a second. Raises
+    ValueError for a key that is not there, and OSError where another process keeps the overwritten pages alive.
     """
     absent = ledger.missing(keys)
     if absent:
@@ -111,15 +114,27 @@ def redact(ledger: Ledger, selection: Selection | None, keys: Sequence[str] = ()
     else:
         _name(ledger, keys)
     update = f"update completions set text = '', token_ids = null, logprobs = null, redacted_at = {time.time()}"
-    ledger.db.execute("pragma secure_delete=on")
-    with holding(ledger, contexts):
+    (free,) = ledger.db.execute("pragma freelist_count").fetchone()
+    with holding(ledger, contexts), _overwriting(ledger):
         changed = _in_chunks(ledger, "redacting", update, f"redacted_at is null and {which}")
-    ledger.db.execute("pragma secure_delete=off")
-    (busy, *_) = ledger.db.execute("pragma wal_checkpoint(truncate)").fetchone()
+    with disk_errors(ledger.path):
+        if free:
+            ledger.db.execute("vacuum")
+        (busy, *_) = ledger.db.execute("pragma wal_checkpoint(truncate)").fetchone()
     if busy:
         rest = f"{ledger.path}-wal still holds texts, since another process reads it"
         raise OSError(f"{changed:,} entries are redacted, but {rest}; end it and repeat this command")
     return changed
+
+
+@contextlib.contextmanager
+def _overwriting(ledger: Ledger) -> Iterator[None]:
+    """What is deleted in the block is overwritten with zeros, and so are copies that moving rows leaves behind."""
+    ledger.db.execute("pragma secure_delete=on")
+    try:
+        yield
+    finally:
+        ledger.db.execute("pragma secure_delete=off")
 
 
 def _name(ledger: Ledger, keys: Sequence[str]) -> None:

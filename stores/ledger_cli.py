@@ -143,6 +143,9 @@ def _selection(
 ) -> "Selection":
     from stores.ledger_admin import Selection
 
+    for option, values in (("--model", model), ("--fingerprint", fingerprint), ("--context", context)):
+        if "" in (values or ()):
+            raise ValueError(f"{option}: an empty value, which would not say which entries; is a variable unset?")
     before, since = _moment("--older-than", older_than), _moment("--newer-than", newer_than)
     return Selection(model, fingerprint, context, before, since)
 

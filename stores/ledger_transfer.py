@@ -39,6 +39,8 @@ def export(ledger: Ledger, path: Path, selection: Selection = EVERYTHING) -> int
     """
     if path.exists():
         raise ValueError(f"{path}: there already; choose another name or remove it")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no directory {path.parent}; make it, or choose another place")
     choose(ledger, selection)
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.unlink(missing_ok=True)
@@ -48,8 +50,9 @@ def export(ledger: Ledger, path: Path, selection: Selection = EVERYTHING) -> int
         with disk_errors(unfinished):
             count = _fill(ledger.db)
     except BaseException:
-        ledger.db.execute("rollback")
-        unfinished.unlink()
+        with contextlib.suppress(sqlite3.Error):  # it may have failed before it began
+            ledger.db.execute("rollback")
+        unfinished.unlink(missing_ok=True)
         raise
     finally:
         ledger.db.execute("detach exported")
@@ -142,14 +145,14 @@ def _merge_completions(ledger: Ledger) -> Merged:
         order by theirs.key on conflict (key) do nothing"""
     following = f"select key from source.completions where key > ? order by key limit {CHUNK}"
     (total,) = db.execute("select count(*) from source.completions").fetchone()
+    ranges = iter(lambda: db.execute(f"select max(key), count(*) from ({following})", (low,)).fetchone(), (None, 0))
     added, conflicts, examples, seen, low = 0, 0, [], 0, ""
     with progress("merging", total, "entries") as bar:
-        while seen < total:
-            high, count = db.execute(f"select max(key), count(*) from ({following})", (low,)).fetchone()
+        for high, count in ranges:  # until none is left: another process may prune the source, or append to it
             with disk_errors(ledger.path), transaction(db):
                 found = [key for (key,) in db.execute(conflicting, {"low": low, "high": high})]
                 added += db.execute(insert, {"low": low, "high": high}).rowcount
             conflicts, examples = conflicts + len(found), (examples + found)[:_SHOWN]
             low, seen = high, seen + count
             bar.advance(count)
-    return Merged(added, total - added - conflicts, conflicts, tuple(examples))
+    return Merged(added, seen - added - conflicts, conflicts, tuple(examples))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stores import ledger_transfer
 from stores.ledger import Completion, Ledger
 from stores.ledger_admin import Selection, prune, redact, sizes
 from stores.ledger_transfer import Merged, export, merge
@@ -118,6 +119,31 @@ def test_redacted_texts_are_gone_from_the_disk_and_never_paid_for_again(ledger: 
     assert (size.entries, size.tokens, size.redacted) == (10, 30, 10)
 
 
+@pytest.mark.parametrize("earlier", ["pruning", "an earlier version"])
+def test_redaction_reaches_copies_that_were_left_in_free_pages(tmp_path: Path, earlier: str) -> None:
+    if earlier == "pruning":
+        ledger = Ledger(tmp_path)
+        for first in range(0, 300, 2):
+            ledger.append(NEW if first % 4 else OLD, "m0", entries(OLD, range(first, first + 2)), 1.0)
+        prune(ledger, Selection(contexts=[NEW]))
+        keys = [row[0] for row in content(ledger)]
+    else:
+        write_old(tmp_path, FIRST)
+        ledger, keys = Ledger(tmp_path), KEYS
+    with contextlib.closing(ledger):
+        texts = [completion.text.encode() for completion in ledger.get(keys).values()]
+        assert redact(ledger, None, keys) == len(texts) >= 150
+        stored = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+        assert [text for text in texts if text in stored] == []
+
+
+def test_pruning_leaves_what_a_stage_has_noted_and_not_yet_answered(ledger: Ledger) -> None:
+    begun = "77" + "0" * 14
+    ledger.begin(begun, "m7", "f7", {"seed": 0})
+    prune(ledger, Selection(models=["m0"]))
+    assert ledger.sql("select context from contexts order by 1")[1] == [(NEW,), (begun,)]
+
+
 def test_single_keys_are_redacted(ledger: Ledger) -> None:
     assert redact(ledger, None, [key(OLD, 3), key(NEW, 1)]) == 2
     assert [row[0] for row in content(ledger) if not row[1]] == [key(OLD, 3), key(NEW, 1)]
@@ -152,7 +178,7 @@ def test_an_export_overwrites_nothing(ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / "part").write_text("mine")
     with pytest.raises(ValueError, match="part: there already"):
         export(ledger, tmp_path / "part")
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(ValueError, match=r"there is no directory .*nowhere; make it"):
         export(ledger, tmp_path / "nowhere" / "part")
 
 
@@ -205,6 +231,25 @@ def test_a_killed_merge_can_be_repeated(ledger: Ledger, tmp_path: Path) -> None:
         assert len(content(again)) == 6
         assert merge(again, ledger.path) == Merged(8, 6, 0, ())
         assert content(again) == content(ledger)
+
+
+def test_a_merge_ends_though_its_source_is_pruned_meanwhile(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_transfer, "CHUNK", 3)
+    with (
+        contextlib.closing(Ledger(tmp_path / "ours")) as ours,
+        contextlib.closing(sqlite3.connect(ledger.path)) as other,
+    ):
+
+        def shrink(statement: str) -> None:
+            if "insert into main.completions" in statement:
+                other.execute("delete from completions where key > (select min(key) from completions)")
+                other.commit()
+
+        ours.db.set_trace_callback(shrink)
+        merged = merge(ours, ledger.path)
+        assert (len(content(ours)), len(content(ledger))) == (merged.added, 1)
 
 
 @pytest.mark.parametrize(

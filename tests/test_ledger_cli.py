@@ -63,6 +63,8 @@ def test_pruning_is_shown_before_it_is_done(ledger: Ledger, pairwright: Terminal
         (["prune"], "prune: say which entries: --unused, --model"),
         (["prune", "--yes"], "prune: say which entries"),
         (["prune", "--older-than", "3 months"], "--older-than 3 months: hours, days or weeks"),
+        (["prune", "--context", "", "--yes"], "--context: an empty value"),
+        (["export", "all", "--model", "m0", "--fingerprint", ""], "--fingerprint: an empty value"),
         (["redact", "--yes"], "redact: say which entries: --key, --keys, --model"),
         (["redact", "--key", "a", "--model", "m0"], "redact: give keys, or --model"),
         (["redact", "--key", "a", "--yes"], "no completion 'a'"),
