@@ -16,6 +16,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -33,7 +34,7 @@ RECORD = "record.json"
 REJECTS = "rejects"
 _PACKAGES = ("builders", "schemas", "stores")
 _SOURCES = {".py", ".sql", ".yaml"}
-_LIBRARIES = ("duckdb", "math-verify", "pyarrow", "sympy")
+_LIBRARIES = ("duckdb", "math-verify", "numpy", "pyarrow", "pydantic-monty", "sympy", "tokenizers", "transformers")
 _PLACE = ("workspace", "stage", "run", "finished_at")
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 _COST = ("wall_s", "cpu_s", "device_s", "tokens", "price_usd")
@@ -205,7 +206,7 @@ def _code_digest() -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Puts a small file in place whole."""
-    partial = path.with_name(path.name + ".partial")
+    """Puts a small file in place whole; commands that are started together may write the same one."""
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

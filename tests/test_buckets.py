@@ -204,6 +204,23 @@ def test_a_stage_that_is_built_whole_has_no_buckets(copy: Path, capsys: pytest.C
     assert "unrecognized arguments: --bucket 3/16" in capsys.readouterr().err
 
 
+def test_commands_that_start_together_may_note_the_same_input(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.replace
+
+    def beside(path: Path, target: Path) -> Path:
+        if path.suffix == ".partial" and path.parent.name == "inputs":
+            monkeypatch.setattr(Path, "replace", real)
+            build_pieces("rewards", [Bucket(3, 16)])
+        return real(path, target)
+
+    before = remove("rewards")
+    monkeypatch.setattr(Path, "replace", beside)
+    build_pieces("rewards", [Bucket(5, 16)])
+    assert sorted(p.name for p in Path("data/.pieces/rewards-r").glob("*-of-*")) == ["3-of-16", "5-of-16"]
+    build("rewards")
+    assert outputs("rewards") == before
+
+
 def test_a_piece_needs_its_inputs(copy: Path) -> None:
     shutil.rmtree("data/predictions/run=p")
     with pytest.raises(ValueError, match=r"data/predictions/run=p: .*build it with `dvc repro`"):
