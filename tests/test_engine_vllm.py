@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from builders import arithmetic
@@ -223,3 +224,18 @@ def test_an_adapter_is_applied_to_every_request_on_two_devices(
     assert same_but_for_ties(ours, theirs, sampling) >= 0.95 * len(asked)
     base = answers(hf, asked, sampling)
     assert sum(ours[key].token_ids == base[key].token_ids for key in ours) < 4, "the adapter changes what is said"
+
+
+@real
+def test_an_engine_core_that_was_killed_is_one_line_and_no_wait(engine: VllmEngine) -> None:
+    """The last test of this engine: nothing can be asked of it any more."""
+    alive = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    [core] = [p for p in alive if "EngineCore" in " ".join(p.cmdline())]
+    asked = [request._replace(key=f"{request.key}-{i}") for i in range(20) for request in questions(40)]
+    stream = engine.stream(asked, EXPLORE, 8)
+    next(stream)
+    core.kill()
+    with pytest.raises(OSError, match=r"vLLM died .* run it again to continue"):
+        list(stream)
+    with pytest.raises(OSError, match="vLLM died"):
+        answers(engine, asked[:1], EXPLORE)

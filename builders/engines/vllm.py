@@ -62,6 +62,8 @@ class VllmEngine:
 
         Raises ValueError for a request that fits the model and not the device, OSError if vLLM fails.
         """
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         unread, done = iter(requests), Finished()
         try:
             while True:
@@ -75,6 +77,12 @@ class VllmEngine:
                 while len(done) >= batch_size or (done and not busy):
                     yield done[:batch_size]
                     del done[:batch_size]
+        except EngineDeadError:
+            self._running.clear()  # nobody is left who could be told to stop
+            raise OSError(
+                "vLLM died (what it said is above; nothing, if it was killed, as for want of memory); what was"
+                " committed is kept, run it again to continue"
+            ) from None
         finally:
             self.vllm.abort_request(list(self._running))
             self._running.clear()
@@ -133,17 +141,7 @@ class VllmEngine:
 
     def _step(self, sampling: Sampling) -> Finished:
         """What finished during one step of the engine."""
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        if not self._running:
-            return []
-        try:
-            outputs = self.vllm.step()
-        except EngineDeadError:
-            self._running.clear()  # nobody is left who could be told to stop
-            raise OSError(
-                "vLLM died (its own message is above); what was committed is kept, run it again to continue"
-            ) from None
+        outputs = self.vllm.step() if self._running else []
         return [self._finish(output, sampling) for output in outputs if output.finished]  # pyrefly: ignore
 
     def _finish(self, output: "RequestOutput", sampling: Sampling) -> tuple[Request, Completion]:

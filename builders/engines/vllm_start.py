@@ -2,8 +2,10 @@
 
 import json
 import os
+import queue
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -75,7 +77,23 @@ def _running(arguments: dict[str, Any]) -> Iterator["LLMEngine"]:
         with cleanup.enter_context(_reaper()):
             engine = _engine(arguments)
         cleanup.callback(engine.engine_core.shutdown)
+        _watch(engine.engine_core)
         yield engine
+
+
+def _watch(core: Any) -> None:
+    """Lets `step` hear of the death of the engine core, where that is a process of its own."""
+    if hasattr(core, "output_queue_thread"):
+        known = core.output_queue_thread, core.outputs_queue  # and not the client, which ends when nobody holds it
+        threading.Thread(target=_tell_of_death, args=known, daemon=True).start()
+
+
+def _tell_of_death(reader: threading.Thread, outputs: queue.Queue) -> None:
+    """Ends the wait for an engine core that was killed: vLLM's reader then ends without a word, and `step` waits on."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    reader.join()
+    outputs.put(EngineDeadError())
 
 
 @contextmanager
