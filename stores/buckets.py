@@ -51,7 +51,7 @@ def parse_bucket(text: str) -> Bucket:
     match = _TEXT.fullmatch(text)
     bucket = Bucket(int(match[1]), int(match[2])) if match else None
     if bucket is None or bucket.of not in COUNTS or bucket.number >= bucket.of:
-        raise ValueError(f"--bucket {text}: give 0/16 to 15/16, or 0/256 to 255/256")
+        raise ValueError(f"--bucket '{text}': give 0/16 to 15/16, or 0/256 to 255/256")
     return bucket
 
 

@@ -278,7 +278,10 @@ def run_stage(section: str, build: Callable[[Stage], None], argv: Sequence[str] 
     name = getattr(arguments, "run", section)
     place = f"{section}.{name}" if section in STAGES else section
     try:
-        bucket = parse_bucket(arguments.bucket) if getattr(arguments, "bucket", None) else None
+        buckets = [parse_bucket(text) for text in getattr(arguments, "bucket", ())]
+        if len(buckets) > 1:
+            raise ValueError(f"--bucket: one command builds one bucket, not {' and '.join(map(str, buckets))}")
+        bucket = buckets[0] if buckets else None
         execute(section, name, build, bucket=bucket)
     except StopEarly as stop:
         print(f"{place}: {stop}", file=sys.stderr)
@@ -300,6 +303,8 @@ def _parser(section: str, build: Callable[[Stage], None]) -> argparse.ArgumentPa
         parser.add_argument(
             "--bucket",
             metavar="B/N",
+            action="append",
+            default=[],
             help="build only the problems in part B (from 0) of N = 16 or 256 equal parts; the command without it joins"
             " what is there and builds the rest",
         )

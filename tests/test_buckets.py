@@ -175,9 +175,15 @@ def test_a_bucket_of_no_prompts_is_empty_though_a_run_of_none_is_an_error(copy: 
 
 MISTAKES = [
     # arguments, exit code, what is said
-    (["r", "--bucket", "16/16"], 1, "rewards.r: --bucket 16/16: give 0/16 to 15/16, or 0/256 to 255/256\n"),
-    (["r", "--bucket", "3/17"], 1, "rewards.r: --bucket 3/17: give 0/16 to 15/16, or 0/256 to 255/256\n"),
-    (["r", "--bucket=all"], 1, "rewards.r: --bucket all: give 0/16 to 15/16, or 0/256 to 255/256\n"),
+    (["r", "--bucket", "16/16"], 1, "rewards.r: --bucket '16/16': give 0/16 to 15/16, or 0/256 to 255/256\n"),
+    (["r", "--bucket", "3/17"], 1, "rewards.r: --bucket '3/17': give 0/16 to 15/16, or 0/256 to 255/256\n"),
+    (["r", "--bucket=all"], 1, "rewards.r: --bucket 'all': give 0/16 to 15/16, or 0/256 to 255/256\n"),
+    (["r", "--bucket", ""], 1, "rewards.r: --bucket '': give 0/16 to 15/16, or 0/256 to 255/256\n"),
+    (
+        ["r", "--bucket", "3/16", "--bucket", "4/16"],
+        1,
+        "rewards.r: --bucket: one command builds one bucket, not 3/16 and 4/16\n",
+    ),
     (["x", "--bucket", "3/16"], 1, "rewards.x: no run 'x' under 'rewards' in params.yaml (have 'r')\n"),
     (
         ["r", "--bucket"],
