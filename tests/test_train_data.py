@@ -11,7 +11,7 @@ from builders.model_files import load_tokenizer
 from schemas import Demo, Sample
 from stores.stage import Stage
 from tests import training_world as world
-from train.data import hash_tokens, source_runs, load_demos, load_pairs
+from train.data import hash_tokens, load_demos, load_pairs, source_runs
 from train.packing import Tokens
 
 
