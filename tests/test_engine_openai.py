@@ -118,18 +118,6 @@ def test_a_setting_that_is_refused_is_not_taken_for_the_questions(
     assert list(found) == ["k000"]
 
 
-def test_a_look_that_fails_in_an_unknown_way_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def look(*_: object) -> None:
-        raise KeyError("unknown")
-
-    with FaultServer().running() as server:
-        connect(monkeypatch, server)
-        loaded = engine(tmp_path)
-        monkeypatch.setattr(loaded.model, "look", look)
-        with pytest.raises(KeyError, match="unknown"):
-            complete(loaded, asks(1))
-
-
 STOPS = {
     "key": (401, f"Incorrect API key provided: {KEY}", ValueError, r"refuses the key \(401\); set OPENAI_API_KEY"),
     "model": (404, "The model `x` does not exist", ValueError, "answers 404: The model `x` does not exist; check"),

@@ -2,6 +2,7 @@
 
 import time
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from builders.engines.faults import Allowance, allowances, asked_to_wait, durati
 from builders.engines.lanes import FAILURES, FIRST, Lane
 from builders.engines.prices import price_usd
 from builders.engines.servers import OPENAI, Limits, Server, limits, prefill_way, redact, servers
+from tests.fault_server import FaultServer
+from tests.hosted_world import asks, complete, connect, engine
 
 TWO = {"PAIRWRIGHT_BASE_URLS": "http://a:1/v1, http://b:2/v1/"}
 
@@ -223,3 +226,15 @@ def test_a_usage_that_cannot_be_stops_nothing(details: object) -> None:
     plain = price_usd("gpt-4o-mini", OPENAI, {"prompt_tokens": 10, "completion_tokens": 1})
     assert price_usd("gpt-4o-mini", OPENAI, usage) in (None, plain)
     assert price_usd("gpt-4o-mini", OPENAI, usage | {"prompt_tokens": -1}) is None
+
+
+def test_a_look_that_fails_in_an_unknown_way_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*_: object) -> None:
+        raise KeyError("unknown")
+
+    with FaultServer().running() as server:
+        connect(monkeypatch, server)
+        loaded = engine(tmp_path)
+        monkeypatch.setattr(loaded.model, "look", look)
+        with pytest.raises(KeyError, match="unknown"):
+            complete(loaded, asks(1))
