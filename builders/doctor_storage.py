@@ -123,8 +123,10 @@ def ledger(directory: Path, deep: bool) -> Iterator[Finding]:
         detail = f"{directory} is on {kind}: SQLite's log needs memory that all its processes share"
         yield Finding("ledger place", "problem", detail, f"{move}, to a local disk; share it by export and merge")
     if not path.exists():
-        writable = os.access(_existing(directory), os.W_OK)
-        yield Finding("ledger", "ok" if writable else "problem", f"none yet; {path}", "" if writable else move)
+        there = _existing(directory)
+        writable = there.is_dir() and os.access(there, os.W_OK)
+        detail = f"none yet; {path}" if writable else f"{path} cannot be made in {there}"
+        yield Finding("ledger", "ok" if writable else "problem", detail, "" if writable else move)
         return
     try:
         yield _earlier(path) or _inspect(directory, path, deep)

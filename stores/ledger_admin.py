@@ -62,7 +62,7 @@ def choose(ledger: Ledger, selection: Selection) -> list[str]:
     }
     with disk_errors(ledger.path):
         ledger.db.execute("drop table if exists temp.chosen")
-        ledger.db.execute("create temp table chosen (batch integer primary key)")
+        ledger.db.execute("create temp table chosen (batch integer primary key, finished_at real)")
         ledger.db.execute(f"insert into temp.chosen {sql_file(__file__, 'ledger_chosen')}", values)
         rows = ledger.db.execute("select distinct context from batches where batch in (select batch from temp.chosen)")
         return [context for (context,) in rows]
@@ -77,6 +77,13 @@ def holding(ledger: Ledger, contexts: Sequence[str]) -> Iterator[None]:
         yield
 
 
+def _forget_changed(ledger: Ledger) -> None:
+    """Takes out of `chosen` what was pruned while contexts were waited for: its number may be of a new batch now."""
+    same = "select batch from temp.chosen join batches using (batch, finished_at)"
+    with disk_errors(ledger.path):
+        ledger.db.execute(f"delete from temp.chosen where batch not in ({same})")
+
+
 def prune(ledger: Ledger, selection: Selection, vacuum: bool = False) -> int:
     """Deletes the entries of a selection; returns how many. They will be generated, or paid for, anew if asked for.
 
@@ -85,6 +92,7 @@ def prune(ledger: Ledger, selection: Selection, vacuum: bool = False) -> int:
     """
     contexts = choose(ledger, selection)
     with holding(ledger, contexts), _overwriting(ledger):
+        _forget_changed(ledger)
         deleted = _in_chunks(ledger, "pruning", "delete from completions", "batch in (select batch from temp.chosen)")
         with disk_errors(ledger.path), transaction(ledger.db):
             ledger.db.execute("delete from batches where batch in (select batch from temp.chosen)")
@@ -116,6 +124,8 @@ def redact(ledger: Ledger, selection: Selection | None, keys: Sequence[str] = ()
     update = f"update completions set text = '', token_ids = null, logprobs = null, redacted_at = {time.time()}"
     (free,) = ledger.db.execute("pragma freelist_count").fetchone()
     with holding(ledger, contexts), _overwriting(ledger):
+        if selection:
+            _forget_changed(ledger)
         changed = _in_chunks(ledger, "redacting", update, f"redacted_at is null and {which}")
     with disk_errors(ledger.path):
         if free:

@@ -98,6 +98,12 @@ def test_a_whole_ledger_is_fit_and_a_damaged_one_is_not(tmp_path: Path) -> None:
     assert (found.state, "backup" in found.remedy) == ("problem", True)
 
 
+def test_a_ledger_that_cannot_be_made_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (found,) = doctor_storage.ledger(tmp_path / "file", deep=False)
+    assert (found.state, "cannot be made" in found.detail) == ("problem", True)
+
+
 def test_a_large_ledger_is_read_whole_only_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Ledger(tmp_path).close()
     monkeypatch.setattr(doctor_storage, "_LARGE", 1)

@@ -144,6 +144,25 @@ def test_pruning_leaves_what_a_stage_has_noted_and_not_yet_answered(ledger: Ledg
     assert ledger.sql("select context from contexts order by 1")[1] == [(NEW,), (begun,)]
 
 
+@pytest.mark.parametrize("change", [prune, redact])
+def test_a_number_of_a_batch_that_is_used_again_is_not_the_batch_that_was_chosen(ledger: Ledger, change) -> None:
+    done: list[int] = []
+
+    def other() -> None:
+        with contextlib.closing(Ledger(ledger.root)) as mine:
+            done.append(change(mine, Selection()))
+
+    with ledger.exclusive(OLD):  # a stage that draws from it, which the other waits for
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.3)
+        prune(ledger, Selection(models=["m1"]))
+        ledger.append(OLD, "m0", entries(OLD, range(20, 23)), 1.0)
+    thread.join(30)
+    assert done == [10]
+    assert list(ledger.get([key(OLD, i) for i in (20, 21, 22)])) == [key(OLD, i) for i in (20, 21, 22)]
+
+
 def test_single_keys_are_redacted(ledger: Ledger) -> None:
     assert redact(ledger, None, [key(OLD, 3), key(NEW, 1)]) == 2
     assert [row[0] for row in content(ledger) if not row[1]] == [key(OLD, 3), key(NEW, 1)]

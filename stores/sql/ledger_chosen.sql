@@ -1,5 +1,5 @@
 -- One row per batch of the ledger that a selection takes; a filter that is null takes all.
-select batch
+select batch, finished_at
 from batches
 left join contexts using (context)
 where
