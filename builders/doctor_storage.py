@@ -46,6 +46,9 @@ def _output(root: Path, *command: str) -> str | None:
 
 
 def _git(root: Path) -> Iterator[Finding]:
+    if shutil.which("git") is None:
+        yield Finding("git", "problem", "not installed", "install it: a version of the data is a Git revision")
+        return
     head = _output(root, "git", "rev-parse", "--short", "HEAD")
     if head is None:
         remedy = "`git init`, and commit: a version of the data is a Git revision"

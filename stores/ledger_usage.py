@@ -5,6 +5,7 @@ log names, with all their branches, tags and DVC experiments; what `dvc.lock` sa
 """
 
 import json
+import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -68,14 +69,27 @@ def _locks(root: Path) -> Iterator[str]:
     """The distinct contents of `dvc.lock`: the file that is here, and those of all refs (experiments are refs too)."""
     if (root / "dvc.lock").exists():
         yield (root / "dvc.lock").read_text(encoding="utf-8")
-    listed = _output(root, "git", "for-each-ref", "--format=%(objectname)")
+    listed = _refs(root)
     blobs = {_output(root, "git", "rev-parse", "--verify", "-q", f"{ref}:./dvc.lock") for ref in listed.split()}
     for blob in sorted(blobs - {""}):
         yield _output(root, "git", "cat-file", "blob", blob.strip())
 
 
+def _refs(root: Path) -> str:
+    """The objects of all refs; none outside a repository.
+
+    Raises ValueError where Git cannot say: what it does not list would count as unused.
+    """
+    command = ("git", "for-each-ref", "--format=%(objectname)")
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"})
+    if done.returncode and "not a git repository" not in done.stderr:
+        reason = " ".join(done.stderr.split())
+        raise ValueError(f"{root}: its versions cannot be read, so what they use is not known ({reason})")
+    return done.stdout
+
+
 def _output(root: Path, *command: str) -> str:
-    """What a command prints; nothing where it fails, as outside a repository."""
+    """What a command prints; nothing where it fails."""
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     return done.stdout if done.returncode == 0 else ""
 

@@ -1,6 +1,5 @@
 """Dropped candidates of a stage: any number of them, a bounded part in memory."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +52,3 @@ class RejectSpool:
         with Duck() as duck:
             duck.view("rejects", "rejects", [self.directory])
             yield from duck.batches("select * from rejects order by all nulls last")
-
-    def close(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)

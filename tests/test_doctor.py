@@ -164,6 +164,13 @@ def test_a_directory_that_is_no_project(workspace: Path, capsys: pytest.CaptureF
     assert states(found, "ledger") == ["ok"]
 
 
+def test_a_machine_without_git_is_examined_to_the_end(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(workspace))
+    found = list(doctor_storage.examine_storage(workspace, deep=False))
+    assert states(found, "git") == ["problem"]
+    assert states(found, "ledger") == ["ok"]
+
+
 @pytest.mark.slow
 def test_a_project_is_fit(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     world.write_params(samples={"drawn": world.SAMPLES | {"engine": "openai"}})

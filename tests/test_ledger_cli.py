@@ -140,6 +140,18 @@ def test_models_of_this_checkout_and_of_others_are_used(
     )
 
 
+def test_a_checkout_whose_versions_git_does_not_list_is_named_before_anything_is_forgotten(
+    ledger: Ledger, pairwright: Terminal, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write_params()
+    subprocess.run(["git", "init", "-q"], check=True)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    code, _, err = pairwright("ledger", "prune", "--unused", "--yes")
+    assert (code, len(err.splitlines()), entries(ledger)) == (1, 1, 14)
+    assert "versions cannot be read" in err
+    assert "dubious ownership" in err
+
+
 @pytest.mark.slow
 def test_models_of_every_branch_tag_and_lost_version_are_used(ledger: Ledger, workspace: Path) -> None:
     def run(*command: str) -> None:
