@@ -47,12 +47,12 @@ def ensure(db: sqlite3.Connection, path: Path) -> None:
 
     Raises ValueError for a file of a later version.
     """
-    if _version(db, path) == VERSION:
+    if version(db, path) == VERSION:
         return
     with _alone(path):
         db.execute("begin immediate")
         try:
-            if _version(db, path) < VERSION:
+            if version(db, path) < VERSION:
                 _upgrade(db, path) if has_table(db, "completions") else create(db)
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -61,11 +61,15 @@ def ensure(db: sqlite3.Connection, path: Path) -> None:
         db.execute("commit")
 
 
-def _version(db: sqlite3.Connection, path: Path) -> int:
-    (version,) = db.execute("pragma user_version").fetchone()
-    if version > VERSION:
-        raise ValueError(f"{path}: written by a later version of Pairwright (format {version}); update this one")
-    return version
+def version(db: sqlite3.Connection, path: Path, schema: str = "main") -> int:
+    """The version of a file's tables.
+
+    Raises ValueError for a later one than ours.
+    """
+    (found,) = db.execute(f"pragma {schema}.user_version").fetchone()
+    if found > VERSION:
+        raise ValueError(f"{path}: written by a later version of Pairwright (format {found}); update this one")
+    return found
 
 
 @contextlib.contextmanager

@@ -115,6 +115,7 @@ def _source(ledger: Ledger, path: Path) -> Iterator[None]:
             tables = [ledger_schema.has_table(ledger.db, name, "source") for name in ("completions", "batches")]
             if not all(tables):
                 raise ValueError(f"{path}: an SQLite file, but no ledger (it has no `completions` and `batches`)")
+            ledger_schema.version(ledger.db, path, "source")
             have = ledger_schema.shared_columns(ledger.db, "completions", "source")
             columns = [c if c in have else f"{_DEFAULTS.get(c, 'null')} as {c}" for c in ledger_schema.COLUMNS]
             ledger.db.execute("drop view if exists temp.theirs")

@@ -283,6 +283,14 @@ def test_what_cannot_be_merged_is_one_line(ledger: Ledger, tmp_path: Path, name:
     assert "\n" not in str(error.value)
 
 
+def test_a_ledger_of_a_later_version_is_not_merged(ledger: Ledger, tmp_path: Path) -> None:
+    export(ledger, tmp_path / "later")
+    with contextlib.closing(sqlite3.connect(tmp_path / "later")) as other:
+        other.execute("pragma user_version = 99")
+    with pytest.raises(ValueError, match=r"later: written by a later version of Pairwright \(format 99\)"):
+        merge(ledger, tmp_path / "later")
+
+
 def test_a_foreign_file_names_no_lock(ledger: Ledger, tmp_path: Path) -> None:
     with contextlib.closing(Ledger(tmp_path / "other")) as other:
         other.append("../../evil", "m0", entries("a", range(2)), 1.0)
