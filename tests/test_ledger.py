@@ -100,7 +100,8 @@ def test_a_kill_at_any_time_keeps_all_that_was_committed(tmp_path: Path, delay: 
     reported = [int(process.stdout.readline()) for _ in range(3)]
     time.sleep(delay)
     process.kill()
-    reported += [int(line) for line in process.stdout]  # `communicate` would lose what was read ahead
+    with process.stdout:  # `communicate` would lose what was read ahead
+        reported += [int(line) for line in process.stdout]
     process.wait(timeout=60)
     found = counts(tmp_path)
     assert set(found) == {(400, 400)}
