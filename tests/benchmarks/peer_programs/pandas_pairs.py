@@ -30,5 +30,5 @@ def pairs(samples: pd.DataFrame, column: str, k: int) -> pd.DataFrame:
 
 if __name__ == "__main__":
     _, source, target, kept, count = sys.argv
-    frame = pd.read_parquet(source, columns=["prompt_id", "correct", kept], dtype_backend="pyarrow")
+    frame = pd.read_parquet(source, columns=["prompt_id", "correct", kept])
     pairs(frame, kept, int(count)).to_parquet(target, index=False)
