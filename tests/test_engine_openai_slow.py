@@ -145,7 +145,9 @@ def test_an_interrupt_ends_it_and_keys_are_nowhere(
     with FaultServer(lambda a: echo if a.number % 7 == 0 else Act(), delay_s=0.05).running() as server:
         connect(monkeypatch, server, max_concurrency=AT_ONCE)
         monkeypatch.setenv("OPENAI_LOG", "debug")
-        process = start(hosted)
+        # Whatever started the tests may ignore interrupts, as a shell's background jobs do, and so would the child.
+        heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        process = start(hosted, heeds)
         wait_for(lambda: server.answered >= 50, "answers")
         process.send_signal(signal.SIGINT)
         _, trace = process.communicate(timeout=60)
