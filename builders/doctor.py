@@ -171,12 +171,12 @@ def _keys(params: Params | None, network: bool) -> Iterator[Finding]:
 
 def reach(server: Server) -> Finding:
     """Whether a server lists its models."""
-    import httpx
+    import httpx2
 
     headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
     try:
-        status = httpx.get(f"{server.url}/models", headers=headers, timeout=_TIMEOUT_S).status_code
-    except httpx.HTTPError as error:
+        status = httpx2.get(f"{server.url}/models", headers=headers, timeout=_TIMEOUT_S).status_code
+    except httpx2.HTTPError as error:
         reason = f"{server.place} does not answer ({type(error).__name__})"
         return Finding("servers", "problem", reason, "start it, or mend PAIRWRIGHT_BASE_URLS")
     if status in (401, 403):
@@ -186,11 +186,11 @@ def reach(server: Server) -> Finding:
 
 
 def _reach_hub() -> Finding:
-    import httpx
+    import httpx2
 
     try:
-        status = httpx.head(os.environ.get("HF_ENDPOINT") or _HUB, timeout=_TIMEOUT_S).status_code
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        status = httpx2.head(os.environ.get("HF_ENDPOINT") or _HUB, timeout=_TIMEOUT_S).status_code
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         remedy = "models and problems must be local files or in the Hub's cache; or set HF_ENDPOINT"
         return Finding("hub", "warning", f"the Hub does not answer ({type(error).__name__})", remedy)
     return Finding("hub", "ok", f"the Hub answers ({status})")
