@@ -11,12 +11,10 @@ Currency signs, thousands separators, percent signs and units are not part of th
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from fractions import Fraction
-from types import TracebackType
-from typing import Self
 
-from builders.checkers import Pairs, _ignore
+from builders.checkers.base import PureChecker
 from builders.checkers.markers import Marker, answering_part, last_boxed, line_after, markers
 
 MAX_CHARS = 80
@@ -40,21 +38,13 @@ _NUMBER = re.compile(
 )
 
 
-class NumberChecker:
+class NumberChecker(PureChecker):
     """Extraction and exact comparison of numbers, in pure Python; nothing to time out."""
 
     name = "number"
     version = "1"
     rule = "last_marker"
     rule_version = "1"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def extract(self, prefill: str, text: str) -> str | None:
         """The number as written, by the rule in the module's docstring."""
@@ -79,14 +69,8 @@ class NumberChecker:
         value = number_value(extracted)
         return None if value is None else _canonical(value)
 
-    def matches(self, pairs: Pairs, advance: Callable[[int], None] = _ignore) -> list[bool | None]:
+    def equal(self, extracted: str, gold: str) -> bool:
         """Whether the values are equal; answers that are no numbers must be the same text."""
-        verdicts: list[bool | None] = [self._equal(extracted, gold) for extracted, gold in pairs]
-        advance(len(verdicts))
-        return verdicts
-
-    @staticmethod
-    def _equal(extracted: str, gold: str) -> bool:
         a, b = number_value(extracted), number_value(gold)
         return a == b if a is not None and b is not None else extracted.strip() == gold.strip()
 
