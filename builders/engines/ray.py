@@ -329,9 +329,7 @@ def _one_line_errors() -> Iterator[None]:
     except (RayError, SystemException) as error:
         cause = error.__cause__ or error
         line = f"Ray gave up ({type(cause).__name__}: {_first_line(cause)})"
-        raise OSError(
-            f"{line}; its logs are under /tmp/ray on the nodes. Run it again: what was committed is kept"
-        ) from None
+        raise OSError(f"{line}; see Ray's logs on its nodes. Run it again: what was committed is kept") from None
 
 
 def _first_line(error: BaseException) -> str:

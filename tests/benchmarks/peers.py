@@ -1,7 +1,7 @@
 """Pairs from samples: ours, Polars, pandas, `datasets.map` and distilabel, on the same input in the same run.
 
-    python3 -m venv /tmp/peers && /tmp/peers/bin/pip install polars pandas pyarrow datasets distilabel requests
-    python -m tests.benchmarks.peers --python /tmp/peers/bin/python --rows 100000 1000000 --json
+    python3 -m venv peers && peers/bin/pip install polars pandas pyarrow datasets distilabel requests
+    python -m tests.benchmarks.peers --python peers/bin/python --rows 100000 1000000 --json
 
 Every tool gets Parquet sorted by prompt, 30 samples per prompt, and writes 7 pairs per prompt to Parquet; each also
 gets the layout of ids (a pair holds sample ids, no text is read), which is ours. Ours with texts is the same stage, and
