@@ -12,6 +12,7 @@ from schemas.rejects import Reject
 from schemas.rewards import Reward
 from schemas.samples import Sample
 from schemas.solutions import Solution
+from schemas.step_labels import StepLabels
 from schemas.training import TrainingStep
 
 TABLES: dict[str, type[Row]] = {
@@ -24,6 +25,7 @@ TABLES: dict[str, type[Row]] = {
         Sample,
         Prediction,
         Reward,
+        StepLabels,
         Demo,
         Pair,
         ReferenceLogprob,
@@ -35,6 +37,6 @@ TABLES: dict[str, type[Row]] = {
 
 __all__ = [
     "TABLES", "Answer", "Chat", "Demo", "Pair", "Prediction", "Problem", "Prompt",
-    "ReferenceLogprob", "Reject", "Reward", "Row", "Sample", "Solution", "TrainingStep", "arrow_schema",
+    "ReferenceLogprob", "Reject", "Reward", "Row", "Sample", "Solution", "StepLabels", "TrainingStep", "arrow_schema",
     "column_checks",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas import sections as s
+from schemas import sections_steps as st
 from schemas import sections_training as t
 from schemas.slots import NONE, Entry, Name, Section, Slot
 
@@ -32,10 +33,15 @@ class Params(Section):
     samples_import: dict[Name, s.ImportedSamplesRun]
     predictions: dict[Name, s.PredictionsRun]
     rewards: dict[Name, s.RewardsRun]
+    step_labels: dict[Name, st.StepLabelsRun]
+    prompts_step: dict[Name, st.StepPromptsRun]
+    samples_corrections: dict[Name, st.CorrectionsRun]
     demos_gold: dict[Name, s.GoldDemosRun]
     demos_correct: dict[Name, s.CorrectDemosRun]
     pairs_outcome: dict[Name, s.OutcomePairsRun]
     pairs_union: dict[Name, s.UnionPairsRun]
+    pairs_step: dict[Name, st.StepPairsRun]
+    pairs_import: dict[Name, st.ImportedPairsRun]
     reference: dict[Name, t.ReferenceRun]
     sft: dict[Name, t.SftRun]
     preference: dict[Name, t.PreferenceRun]
@@ -257,11 +263,17 @@ def _circular(params: Params) -> Iterator[str]:
 
 def _report_mistakes(params: Params) -> Iterator[str]:
     report, evaluated = params.report, params.evaluate
-    named = [("iterations", n) for n in report.iterations]
-    named += [("comparisons", n) for c in report.comparisons for n in (c.baseline, c.candidate)]
-    for place, name in named:
+    compared = [("iterations", n) for n in report.iterations]
+    compared += [("comparisons", n) for c in report.comparisons for n in (c.baseline, c.candidate)]
+    for place, name in compared:
         if name not in evaluated:
             yield f"report.{place}: no entry '{name}' under 'evaluate' (have {_quoted(evaluated)})"
+    named = [("judging", "reference_logprobs", n) for j in report.judging for n in (j.model, j.start)]
+    named += [("calibrations", "step_labels", n) for c in report.calibrations for n in (c.labels, c.humans)]
+    named += [("audits", "step_labels", n) for n in report.audits]
+    for place, table, name in named:
+        if name not in (known := table_runs(params, table)):
+            yield f"report.{place}: no entry '{name}' under '{table}' (have {_quoted(known)})"
     trained = table_runs(params, "training")
     for name in report.training:
         if name not in trained:

@@ -22,6 +22,14 @@ Reason = Literal[
     "capped",  # above the limit per problem or per run
     "no_solution",  # the problem has no human solution
     "refused",  # the server will not answer this request, however often it is asked
+    "correct",  # a correct sample, where wrong ones are wanted
+    "no_error",  # no step is wrong
+    "invalid",  # the labeler's answer does not say which step is wrong
+    "disputed",  # labels of one sample name different steps
+    "unlabeled",  # no label where one is needed
+    "wrong_step",  # a right answer with a wrong step on the way
+    "low_accuracy",  # too few continuations of a prefix are correct
+    "no_correction",  # the labeler did not write the step as it should be
 ]
 
 

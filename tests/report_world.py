@@ -46,11 +46,16 @@ predictions:
   own: {samples: own, prompts: test, problems: test}
 rewards:
   own: {predictions: own, problems: test}
+step_labels: {}
+prompts_step: {}
+samples_corrections: {}
 demos_gold: {}
 demos_correct: {}
 pairs_outcome:
   own: {samples: own, rewards: own, gold: none, k: 1}
 pairs_union: {}
+pairs_step: {}
+pairs_import: {}
 reference:
   own: {pairs: own, model: base}
 sft: {}

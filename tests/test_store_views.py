@@ -231,6 +231,9 @@ predictions:
 rewards:
   a: {predictions: a, problems: train}
   b: {predictions: b, problems: train}
+step_labels: {}
+prompts_step: {}
+samples_corrections: {}
 demos_gold: {warm: {samples: g, prompts: train}}
 demos_correct: {}
 pairs_outcome:
@@ -240,6 +243,8 @@ pairs_union:
   both: {a: p, b: q, c: none, d: none, problems: none}
   nested: {a: part, b: q, c: none, d: none, problems: none}
   part: {a: p, b: none, c: none, d: none, problems: test}
+pairs_step: {}
+pairs_import: {}
 reference: {p: {pairs: p, model: m1}}
 sft:
   m1:

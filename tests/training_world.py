@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import schemas.params
 import train.preference
 import train.reference
 import train.sft
@@ -77,8 +78,8 @@ PARAMS: dict[str, Any] = {
     },
     "report": {},
 }
-for _name in ("samples_gold", "samples_import", "demos_gold", "pairs_union", "evaluate"):
-    PARAMS[_name] = {}
+for _name in schemas.params.STAGES:
+    PARAMS.setdefault(_name, {})
 for _run in (PARAMS["sft"]["warm"], PARAMS["preference"]["dpo"]):
     _run |= {"steps_from": "none", "validation": VALIDATION}
 
