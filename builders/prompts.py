@@ -5,19 +5,15 @@ not empty. A problem that is itself among the demonstrations is asked with the n
 no prompt shows its own solution.
 """
 
-import difflib
-import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from builders.template_files import fill, format_choices, load
 from schemas import Chat, Prompt
 from schemas.ids import digest, prompt_id
 from schemas.sections import PromptsRun
@@ -26,7 +22,6 @@ from stores.parquet import rows_to_table
 from stores.stage import Stage, partitioned, run_stage
 
 TEMPLATES = Path(__file__).parent / "templates"
-_PLACE = re.compile(r"\{(question|choices|completion)\}")
 
 
 class Template(BaseModel):
@@ -53,70 +48,14 @@ class Demonstration(NamedTuple):
 
 
 def load_template(name: str, directory: Path = TEMPLATES) -> tuple[Template, str]:
-    """A template and what the `template` column says of it: the name and the first 8 hex digits of the file's SHA-256.
+    """A template, and the name and hash of its file, as the `template` column has them.
 
-    `name` is that of a file in `directory`, or `package:file@hash` for one in an importable package of the user's. The
-    hash must be the file's: params say which text was asked, and DVC sees that it changed.
-
-    Raises ValueError for a name without a file, a hash that is not the file's, and a file that is no template.
+    Raises ValueError as `read_file` does, and for a file that is no template.
     """
-    file, content = _own(name) if ":" in name else _shipped(name, directory)
-    try:
-        template = Template.model_validate(yaml.safe_load(content))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ValueError(f"template: {file} is no template: {' '.join(str(error).split())}") from None
+    template, label, file = load(Template, name, directory)
     if "{question}" not in template.user:
         raise ValueError(f"template: {file} asks nothing: `user` needs {{question}}")
-    return template, f"{name.partition('@')[0]}@{_hash(content)}"
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:8]
-
-
-def _shipped(name: str, directory: Path) -> tuple[str, bytes]:
-    """The name of a file of the directory and its content."""
-    known = sorted(file.stem for file in directory.glob("*.yaml"))
-    if name not in known:
-        raise ValueError(f"template: no '{name}' in builders/templates ({_hint(name, known)})")
-    return f"{name}.yaml", (directory / f"{name}.yaml").read_bytes()
-
-
-def _own(name: str) -> tuple[str, bytes]:
-    """The name of a file of a user's package and its content, which has the hash that `name` states."""
-    written, _, stated = name.partition("@")
-    package, _, file = written.partition(":")
-    try:
-        directory = resources.files(package)
-    except (ModuleNotFoundError, ValueError, TypeError):
-        remedy = "install it, or put it into the project's directory"
-        raise ValueError(f"template: cannot import the package '{package}'; {remedy}") from None
-    known = sorted(entry.name.removesuffix(".yaml") for entry in directory.iterdir() if entry.name.endswith(".yaml"))
-    if file not in known:
-        raise ValueError(f"template: the package '{package}' has no '{file}.yaml' ({_hint(file, known)})")
-    content = (directory / f"{file}.yaml").read_bytes()
-    if stated != _hash(content):
-        have = f"'{stated}'" if stated else "no hash"
-        raise ValueError(
-            f"template: write '{written}@{_hash(content)}', the hash of the file as it is now (have {have})"
-        )
-    return f"{package}/{file}.yaml", content
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean '{near[0]}'?" if near else f"have {', '.join(known) or 'none'}"
-
-
-def fill(text: str, **values: str) -> str:
-    """The text with `{question}`, `{choices}` and `{completion}` replaced, in one pass: values are never read again."""
-    return _PLACE.sub(lambda place: values.get(place.group(1), place.group()), text)
-
-
-def format_choices(choices: Sequence[str]) -> str:
-    """One line per option: `(A) …`."""
-    assert len(choices) <= 26, "options are lettered A to Z"
-    return "\n".join(f"({chr(ord('A') + i)}) {choice}" for i, choice in enumerate(choices))
+    return template, label
 
 
 def messages_of(
