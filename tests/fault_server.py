@@ -50,6 +50,15 @@ class Act:
     """Whether the connection ends in the middle of the body."""
 
 
+class Other(NamedTuple):
+    """A whole answer; `cut` ends the connection in the middle of its body."""
+
+    status: int
+    content: str
+    headers: dict[str, str] = {}
+    cut: bool = False
+
+
 Plan = Callable[[Asked], Act]
 
 
@@ -126,6 +135,9 @@ class FaultServer:
         method, path, _ = head[0].split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
         content = await reader.readexactly(int(headers.get("content-length", 0)))
+        if (other := self.other(method, path, headers, content)) is not None:
+            await _write(writer, *other)
+            return not other.cut
         if method == "GET":
             await _write(writer, *self._get(path))
             return True
@@ -141,6 +153,10 @@ class FaultServer:
         await _write(writer, act.status, _content(asked, act), act.headers, act.cut)
         self.answered += act.status == 200 and not act.cut and act.content is None
         return not act.cut
+
+    def other(self, method: str, path: str, headers: dict[str, str], content: bytes) -> "Other | None":
+        """The answer to a request that is no question; None where it is one, or a look."""
+        return None
 
     def _get(self, path: str) -> tuple[int, str]:
         if path == "/counts":
