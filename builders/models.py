@@ -208,6 +208,12 @@ def vocabulary_texts(stage: Stage, problems: str) -> list[str]:
     return texts + (arithmetic.vocabulary() if "arithmetic" in asked["source"].unique().to_pylist() else [])
 
 
+def _template_texts(config: ModelRun) -> list[str]:
+    from builders.word_tokenizer import template_texts
+
+    return template_texts(config.templates)
+
+
 def build(stage: Stage, directory: Path) -> dict[str, Any]:
     """Fills a model directory as the run's one source says; returns the provenance."""
     config: ModelRun = stage.config
@@ -216,7 +222,7 @@ def build(stage: Stage, directory: Path) -> dict[str, Any]:
     if config.hosted is not None:
         return write_hosted(directory, config.hosted)
     if config.config is not None:
-        texts = vocabulary_texts(stage, config.vocabulary)
+        texts = [*vocabulary_texts(stage, config.vocabulary), *_template_texts(config)]
         return initialise(config.config, texts, stage.params.seed, directory, "config")
     if config.path == NO_FILE:
         copy_model(_snapshot(config), directory, config.trust_remote_code, "hub")

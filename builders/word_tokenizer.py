@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from builders.template_files import read_file
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -20,6 +22,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}:\n{{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:\n{% endif %}"
 )
+DIRECTORY = Path(__file__).parent / "templates"
 TEMPLATES = ("boxed", "final_answer", "question_answer")
 """Those that generated problems are asked with. They are named, so that a new template makes no other vocabulary."""
 
@@ -35,7 +38,7 @@ def vocabulary(texts: Iterable[str]) -> list[str]:
     ASCII digits, marks and white space are always there, as are the words of `TEMPLATES` and of chats.
     """
     words, marks = set(_WORD.findall(_PROSE)), set(_MARKS)
-    for text in (*_template_texts(), *texts):
+    for text in (*template_texts(TEMPLATES), *texts):
         words.update(_WORD.findall(text))
         marks.update(_MARK.findall(text))
     tokens = [PAD, EOS, UNK, " ", "\n", "\t", "\r"]
@@ -68,9 +71,13 @@ def build_tokenizer(texts: Iterable[str], max_length: int | None = None) -> "Pre
     )
 
 
-def _template_texts() -> list[str]:
-    paths = (Path(__file__).parent / "templates" / f"{name}.yaml" for name in TEMPLATES)
-    return [text for path in paths for text in _strings(yaml.safe_load(path.read_text("utf-8")))]
+def template_texts(names: Iterable[str]) -> list[str]:
+    """All texts of some shipped templates.
+
+    Raises ValueError for a name without a file.
+    """
+    contents = (read_file(name, DIRECTORY)[1] for name in names)
+    return [text for content in contents for text in _strings(yaml.safe_load(content))]
 
 
 def _strings(value: object) -> list[str]:

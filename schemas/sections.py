@@ -58,6 +58,9 @@ class ModelRun(Section):
     path: str = Field(description=f"local directory of a model or of a LoRA adapter, or {NO_FILE}")
     config: dict[str, Any] | None = Field(default=None, description="`model_type` and sizes of a model to initialise")
     vocabulary: ProblemsOrNone = Field(description="problems whose words make the tokenizer of an initialised model")
+    templates: list[str] = Field(
+        default=[], description="shipped templates whose words the tokenizer of an initialised model knows, too"
+    )
     script: list[str] | None = Field(default=None, description="completions of the `scripted` engine")
     hosted: str | None = Field(
         default=None, min_length=1, description="name of a model behind an OpenAI-compatible API (engine `openai`)"
@@ -75,6 +78,10 @@ class ModelRun(Section):
             raise ValueError("a Hub model needs a pinned `revision` (the commit hash on its Hub page)")
         if (self.config is None) != (self.vocabulary == NONE):
             raise ValueError("`config` and `vocabulary` go together: an initialised model needs words, others do not")
+        if self.templates and self.config is None:
+            raise ValueError(
+                "templates: only a model that is initialised from `config` gets a new tokenizer; remove it"
+            )
         return self
 
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from builders import arithmetic, models, problems
 from builders.model_files import fingerprint, load_model, load_tokenizer, read_record
 from builders.models import initialise, run
-from builders.word_tokenizer import build_tokenizer, vocabulary
+from builders.word_tokenizer import build_tokenizer, template_texts, vocabulary
 from schemas import Problem, Reject
 from schemas.params import Params
+from schemas.sections import ModelRun
 from schemas.slots import NO_FILE
 from stores.parquet import read_table
 from stores.paths import rejects_dir, run_dir
@@ -73,6 +74,19 @@ def test_every_template_and_ending_is_known(tokenizer: Any) -> None:
         for shown in (text, text + "\nFinal answer: 12"):
             assert tokenizer.decode(tokenizer.encode(shown)) == shown
             assert tokenizer.unk_token_id not in tokenizer.encode(shown)
+
+
+def test_words_of_further_templates_are_known_where_they_are_named(tokenizer: Any) -> None:
+    named = build_tokenizer([*arithmetic.vocabulary(), *template_texts(["numbered_steps"])])
+    assert tokenizer.unk_token_id in tokenizer.encode("Step 1: 2")
+    assert named.decode(named.encode("Answer:\nStep 1: 2")) == "Answer:\nStep 1: 2"
+    with pytest.raises(ValueError, match=r"no 'numbered_step' in builders/templates \(did you mean 'numbered_steps'"):
+        template_texts(["numbered_step"])
+
+
+def test_templates_are_of_initialised_models() -> None:
+    with pytest.raises(ValueError, match="templates: only a model that is initialised"):
+        ModelRun(path="some/model", vocabulary="none", templates=["numbered_steps"])
 
 
 # --- initialised models ------------------------------------------------------------------------------------------
