@@ -26,8 +26,8 @@ class LabelledRow(NamedTuple):
     """A completion, `text`, which has a marker before every step, and its label.
 
     `steps` are the steps without markers and without white space around them, `first_error` the first wrong one of
-    them (None: none); blank steps count nowhere. `(source, id)` is unique; of `eth_stepverify` several rows are one completion, which several
-    teachers labelled.
+    them (None: none); blank steps count nowhere. `(source, id)` is unique; of `eth_stepverify` several rows are one
+    completion, which several teachers labelled.
     """
 
     source: str
