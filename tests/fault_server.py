@@ -55,7 +55,7 @@ class Other(NamedTuple):
 
     status: int
     content: str
-    headers: dict[str, str] = {}
+    headers: dict[str, str] | None = None
     cut: bool = False
 
 
