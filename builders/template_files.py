@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
@@ -82,7 +83,14 @@ def _hint(name: str, known: Sequence[str]) -> str:
 
 def fill(text: str, **values: str) -> str:
     """The text with `{name}` replaced for all that is given, in one pass: values are never read again."""
-    return _PLACE.sub(lambda place: values.get(place.group(1), place.group()), text)
+    return "".join([values.get(name, literal) if name else literal for literal, name in _pieces(text)])
+
+
+@lru_cache(1000)
+def _pieces(text: str) -> tuple[tuple[str, str], ...]:
+    """A template cut at its places: (text, name), where the name is empty for what stays."""
+    cut = _PLACE.split(text)
+    return tuple((f"{{{part}}}", part) if i % 2 else (part, "") for i, part in enumerate(cut))
 
 
 def format_choices(choices: Sequence[str]) -> str:

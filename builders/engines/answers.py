@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from builders.engines.faults import Failed, Unanswerable
+from builders.engines.faults import Failed
 from schemas.sections import Sampling
 from stores.ledger import Completion
 
@@ -30,8 +30,8 @@ def decoding(sampling: Sampling) -> dict[str, Any]:
     return {"temperature": sampling.temperature} | top_p | ({"stop": sampling.stop} if sampling.stop else {})
 
 
-def read_completion(body: Mapping[str, Any], sampling: Sampling) -> Answer | Unanswerable:
-    """(completion, usage) of an answer with one choice; Unanswerable for one that was filtered.
+def read_completion(body: Mapping[str, Any], sampling: Sampling) -> Answer:
+    """(completion, usage) of an answer with one choice; one that was filtered is `refused`, and paid for like others.
 
     Raises Failed for an answer without one, ValueError if log-probs were asked for and are not there.
     """
@@ -43,11 +43,11 @@ def read_completion(body: Mapping[str, Any], sampling: Sampling) -> Answer | Una
     if not isinstance(text, str):
         raise Failed("server", "a completion that is no text")
     if reason == "refused" or (said.get("refusal") and not text):
-        return Unanswerable("refused", str(said.get("refusal") or "filtered by the server"))
+        reason, text = "refused", str(said.get("refusal") or "filtered by the server")
     ids = choice.get("token_ids")
     ids = tuple(ids) if isinstance(ids, list) else None
     n_tokens = _count(usage, "completion_tokens", len(ids or ()))
-    logprobs = _logprobs(choice) if sampling.logprobs else None
+    logprobs = _logprobs(choice) if sampling.logprobs and reason != "refused" else None
     by = " ".join(str(body[name]) for name in ("model", "system_fingerprint") if body.get(name)) or None
     n_prompt = _count(usage, "prompt_tokens", 0)
     return Completion(text, reason, n_tokens, n_prompt, ids, logprobs, served_by=by), usage

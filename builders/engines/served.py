@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from builders.engines import Request, no_room
 from builders.engines.answers import NEUTRAL, Answer, decoding, read_completion, seed_of
 from builders.engines.decoding import Codec, Encoded
-from builders.engines.faults import Unanswerable
 from builders.engines.lanes import Facts
 from builders.engines.servers import Server
 from builders.engines.transport import Question
@@ -83,12 +82,12 @@ class ServedModel:
         seed = {"seed": seed_of(key)} if sampling.temperature > 0 else {}
         return body | decoding(sampling) | seed | logprobs | ours
 
-    def _read(self, body: Mapping[str, Any], encoded: Encoded, sampling: Sampling) -> Answer | Unanswerable:
+    def _read(self, body: Mapping[str, Any], encoded: Encoded, sampling: Sampling) -> Answer:
         """The answer; its text is decoded here, where the server returns tokens: every engine decodes alike."""
         answer = read_completion(body, sampling)
-        if isinstance(answer, Unanswerable) or answer[0].token_ids is None:
-            return answer
         read, usage = answer
+        if read.token_ids is None or read.finish_reason == "refused":
+            return answer
         completion = self.codec.finish(encoded, read.token_ids or (), sampling, read.logprobs)
         # A stop string that the server's text has and ours lacks is one too.
         reason = "stop" if read.finish_reason == "stop" else completion.finish_reason
