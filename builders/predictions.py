@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from builders.checkers import Checker, checker_for, extract, get_checker
 from builders.parallel import by_range
-from builders.streams import ProblemStream
+from builders.streams import ProblemStream, lookup
 from schemas import Prediction, arrow_schema
 from schemas.slots import NONE
 from stores.progress import Progress, progress
@@ -70,8 +70,8 @@ class Extractor:
 
     def _rows(self, batch: pa.Table) -> pa.Table:
         ends = pc.min_max(batch["problem_id"]).as_py()
-        problems = _lookup(self.problems, ends, "problem_id", "answer_kind", "choices")
-        prefills = None if self.prompts is None else _lookup(self.prompts, ends, "prompt_id", "prefill")
+        problems = lookup(self.problems, ends, "problem_id", "answer_kind", "choices")
+        prefills = None if self.prompts is None else lookup(self.prompts, ends, "prompt_id", "prefill")
         seen: dict[tuple[Any, ...], Answer] = {}
         found = []
         for sample, prompt, problem, text in zip(*(batch[c].to_pylist() for c in SAMPLE_COLUMNS), strict=True):
@@ -92,15 +92,6 @@ class Extractor:
         if kind not in self.checkers:
             self.checkers[kind] = self.stack.enter_context(get_checker(checker_for(kind, self.configured)))
         return self.checkers[kind]
-
-
-def _lookup(stream: ProblemStream, ends: dict[str, str], key: str, *values: str) -> dict[str, tuple]:
-    """`key` -> `values` of the problems of a batch."""
-    rows = stream.between(ends["min"], ends["max"])
-    if rows is None:
-        return {}
-    found = zip(*(rows[value].to_pylist() for value in values), strict=True)
-    return dict(zip(rows[key].to_pylist(), found, strict=True))
 
 
 def _prefill(prefills: dict[str, tuple] | None, sample: str, prompt: str | None) -> str:

@@ -55,6 +55,15 @@ class ProblemStream:
         return rows.filter(pc.less_equal(pc.utf8_slice_codeunits(rows[self._column], 0, PROBLEM), last))
 
 
+def lookup(stream: ProblemStream, ends: dict[str, str], key: str, *values: str) -> dict[str, tuple]:
+    """`key` -> `values` of the problems from `ends["min"]` to `ends["max"]`."""
+    rows = stream.between(ends["min"], ends["max"])
+    if rows is None:
+        return {}
+    found = zip(*(rows[value].to_pylist() for value in values), strict=True)
+    return dict(zip(rows[key].to_pylist(), found, strict=True))
+
+
 def whole_groups(batches: Iterable[pa.Table], column: str) -> Iterator[pa.Table]:
     """The same rows, cut so that equal neighbouring values of `column` (nulls too) stay together."""
     rest: pa.Table | None = None

@@ -76,6 +76,10 @@ class StepLabelsRun(Section):
             raise ValueError(f"human labels need the `path` of their file, others `path: {NO_FILE}`")
         if self.labeler != "judge" and self.judge is not None:
             raise ValueError(f"judge: the labeler is `{self.labeler}`; remove it")
+        if self.labeler == "rule" and self.neutral_is_error:
+            raise ValueError(
+                "neutral_is_error: the rule calls every step without an equation neutral; say `neutral_is_error: false`"
+            )
         if self.select != "all" and self.rewards == NONE:
             raise ValueError(f"rewards: `select: {self.select}` needs the verdicts of the samples; name their run")
         return self
@@ -138,5 +142,8 @@ class ImportedPairsRun(Section):
     template: str = Field(default="step_dpo", description="how the question is asked")
     rendering: Literal["chat", "text"] = "chat"
     licence: str = Field(default="unknown", description="licence of the rows")
+    span: Literal["step", "completion"] = Field(
+        default="step", description="completion: both sides to the ends of their full texts, as plain DPO has them"
+    )
     skip: Natural = 0
     limit: Positive | None = None

@@ -1,0 +1,191 @@
+"""`step_labels`: one row per (sample, labeler, repeat), the sample's first wrong step or that there is none.
+
+Samples are taken by verdict (`select`) and drawn (`limit` of each source), split into steps and given to the labeler:
+a judge, people's labels in a file, or a rule. Step-DPO (arXiv 2406.18629, §3.2) labels wrong samples; an audit labels
+some correct ones. Rejects: the verdict of a sample that is not selected (`correct`, `wrong`, `no_answer`,
+`undecided`), `capped`, `empty` (it has no step), and `invalid`: a labeler's answer that says neither, whose row is
+kept all the same.
+
+A row depends on its sample and problem alone. The draw reads the verdicts of the whole run, whatever bucket is built.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builders.step_label_rows import Candidate
+from builders.steps import split_steps
+from builders.streams import PROBLEM, ProblemStream, lookup
+from schemas import Reject, StepLabels, arrow_schema
+from schemas.ids import digest
+from schemas.slots import NONE
+from schemas.step_labels import StepSpan
+from stores.buckets import WHOLE, condition
+from stores.duck import Duck, sql_file
+from stores.progress import progress
+from stores.stage import Stage, partitioned, run_stage
+
+CHUNK = 4_096
+"""Candidates that are given to a labeler at once."""
+Candidates = Callable[[], Iterable[list[Candidate]]]
+"""The samples to label in the order of `sample_id`, in chunks; each call reads them anew."""
+_LABELERS = {
+    "judge": "builders.judging.judge:rows",
+    "human": "builders.human_labels:rows",
+    "rule": "builders.rule_labels:rows",
+}
+_SAMPLE_COLUMNS = ("sample_id", "problem_id", "prompt_id", "text")
+_FOREIGN = """
+select sample_id from samples full join rewards using (sample_id)
+where samples.problem_id is null or rewards.verdict is null limit 1
+"""
+_SELECTED = "select sample_id from selected where reason is null and sample_id between $first and $last"
+_SPAN = arrow_schema(StepLabels).field("steps").type.value_type
+_DETAIL = 300
+"""Characters of a labeler's invalid answer that its reject repeats."""
+
+
+def labeler(kind: str) -> Callable[[Stage, Candidates], Iterator[list[StepLabels]]]:
+    """The function that labels: rows in the order of (sample_id, labeler, repeat), in chunks of any size."""
+    module, name = _LABELERS[kind].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def select(stage: Stage, duck: Duck) -> int:
+    """Adds a table `selected`, one row per sample: `sample_id` and why it is not labelled. Returns how many are.
+
+    The samples that are not are rejects. Raises ValueError if the rewards are not those of the samples.
+    """
+    config = stage.config
+    scope = WHOLE if config.limit else stage.scope  # what is drawn depends on all samples
+    for table, name in (("samples", config.samples), ("rewards", config.rewards), ("problems", config.problems)):
+        duck.view(table, table, [stage.dir(table, name)], scope)
+    if config.rewards != NONE and len(foreign := duck.table(_FOREIGN)):
+        raise ValueError(
+            f"rewards: run '{config.rewards}' was not made from samples run '{config.samples}' (sample"
+            f" {foreign['sample_id'][0]}); name the rewards of these samples"
+        )
+    given = {"select": config.select, "limit": config.limit, "seed": digest([stage.params.seed, config.seed])}
+    duck.execute("create temp table selected as " + sql_file(__file__, "step_labels"), given)
+    here = condition("sample_id", stage.scope)
+    for rejects in duck.batches(f"select * from selected where reason is not null and ({here})"):
+        stage.reject(rejects)
+    return duck.table(f"select count(*) as n from selected where reason is null and ({here})")["n"][0].as_py()
+
+
+def candidates(stage: Stage, duck: Duck) -> Iterator[list[Candidate]]:
+    """The selected samples with their problems and steps, in the order of `sample_id`; samples without a step too.
+
+    Raises ValueError for a sample whose problem or prompt is not in the runs that were given.
+    """
+    knowledge = _Knowledge(stage)
+    for batch in stage.scan("samples", stage.config.samples, _SAMPLE_COLUMNS):
+        ids = batch["sample_id"]
+        ends = {"first": ids[0].as_py(), "last": ids[-1].as_py()} if len(ids) else {"first": "", "last": ""}
+        mine = batch.filter(pc.is_in(ids, value_set=duck.table(_SELECTED, ends)["sample_id"]))
+        for start in range(0, len(mine), CHUNK):
+            yield knowledge.candidates(mine.slice(start, CHUNK))
+
+
+class _Knowledge:
+    """What the runs of a stage say of problems and prompts, read along with the samples."""
+
+    def __init__(self, stage: Stage):
+        config = stage.config
+        problems = stage.scan("problems", config.problems, ["problem_id", "source", "question", "choices"])
+        self.problems = ProblemStream(problems, "problem_id")
+        self.answers = ProblemStream(stage.scan("answers", config.problems, ["problem_id", "answer"]), "problem_id")
+        solutions = stage.scan("solutions", config.problems, ["problem_id", "style", "index", "text"])
+        self.solutions = ProblemStream(map(_first_natural, solutions), "problem_id")
+        prompts = stage.scan("prompts", config.prompts, ["prompt_id", "prefill"])
+        self.prompts = None if config.prompts == NONE else ProblemStream(prompts, "prompt_id")
+
+    def candidates(self, samples: pa.Table) -> list[Candidate]:
+        """The candidates of some samples, which come after those of an earlier call."""
+        ends = pc.min_max(samples["problem_id"]).as_py()
+        problems = lookup(self.problems, ends, "problem_id", "source", "question", "choices")
+        answers = lookup(self.answers, ends, "problem_id", "answer")
+        solutions = lookup(self.solutions, ends, "problem_id", "text")
+        prefills = None if self.prompts is None else lookup(self.prompts, ends, "prompt_id", "prefill")
+        found = []
+        for sample, problem, prompt, text in zip(*(samples[c].to_pylist() for c in _SAMPLE_COLUMNS), strict=True):
+            if problem not in problems:
+                raise ValueError(f"sample {sample}: its problem is not in `problems`; name the run that it answers")
+            if prompt is not None and prefills is not None and prompt not in prefills:
+                raise ValueError(f"sample {sample}: its prompt is not in `prompts`; name the run that it answers")
+            source, question, choices = problems[problem]
+            (answer,), (solution,) = answers.get(problem, (None,)), solutions.get(problem, (None,))
+            prefill = prefills[prompt][0] if prefills is not None and prompt is not None else ""
+            known = (sample, problem, source, question, choices, answer, solution)
+            found.append(Candidate(*known, prefill, text, tuple(split_steps(prefill, text))))
+        return found
+
+
+def _first_natural(solutions: pa.Table) -> pa.Table:
+    return solutions.filter(pc.and_(pc.equal(solutions["style"], "natural"), pc.equal(solutions["index"], 0)))
+
+
+def table_of(rows: list[StepLabels]) -> pa.Table:
+    """Rows as a table, column by column: several times as fast as from dictionaries."""
+    schema = arrow_schema(StepLabels)
+    columns = [pa.array([getattr(row, name) for row in rows], schema.field(name).type) for name in _PLAIN]
+    arrays = dict(zip(_PLAIN, columns, strict=True)) | {"steps": _spans([row.steps for row in rows])}
+    return pa.table([arrays[name] for name in schema.names], schema=schema)
+
+
+_PLAIN = [name for name in StepLabels.model_fields if name != "steps"]
+
+
+def _spans(steps: list[list[StepSpan]]) -> pa.Array:
+    offsets = np.cumsum([0, *map(len, steps)], dtype=np.int32)
+    bounds = np.array([(span.start, span.end) for spans in steps for span in spans], dtype=np.int32).reshape(-1, 2)
+    values = pa.StructArray.from_arrays([pa.array(bounds[:, 0]), pa.array(bounds[:, 1])], fields=list(_SPAN))
+    return pa.ListArray.from_arrays(pa.array(offsets), values).cast(arrow_schema(StepLabels).field("steps").type)
+
+
+def _without_steps(sample_ids: Iterable[str]) -> list[Reject]:
+    detail = "markers without a step"
+    return [Reject(problem_id=s[:PROBLEM], sample_id=s, reason="empty", detail=detail) for s in sample_ids]
+
+
+def _invalid(rows: list[StepLabels]) -> list[Reject]:
+    return [_invalid_row(row) for row in rows if row.verdict == "invalid"]
+
+
+def _invalid_row(row: StepLabels) -> Reject:
+    detail = f"{row.labeler}, repeat {row.repeat}: {row.rationale or ''}"
+    return Reject(problem_id=row.sample_id[:PROBLEM], sample_id=row.sample_id, reason="invalid", detail=detail[:_DETAIL])
+
+
+@partitioned()
+def run(stage: Stage) -> None:
+    """Writes one run of labels. What the labeler raises or stops for leaves no table."""
+    with Duck() as duck:
+        total, empty = select(stage, duck), set[str]()
+
+        def with_steps() -> Iterator[list[Candidate]]:
+            for chunk in candidates(stage, duck):
+                empty.update(c.sample_id for c in chunk if not c.steps)
+                yield [c for c in chunk if c.steps]
+
+        labelled = labeler(stage.config.labeler)(stage, with_steps)
+        stage.write(StepLabels, _tables(stage, labelled, total))
+        stage.reject(_without_steps(empty))
+
+
+def _tables(stage: Stage, labelled: Iterator[list[StepLabels]], total: int) -> Iterator[pa.Table]:
+    """The rows as they are written; those that say nothing are rejects too."""
+    shown: Any = stage.config.labeler != "judge"  # whose questions have a bar of their own
+    with progress(f"labels {stage.name}", total if shown else 0, "samples") as bar:
+        for rows in labelled:
+            stage.reject(_invalid(rows))
+            yield table_of(rows)
+            bar.advance(len(rows))
+
+
+if __name__ == "__main__":
+    run_stage("step_labels", run)
