@@ -78,6 +78,22 @@ def smoke(
         print(f"{total:7.1f} s  {params}: every stage ran")
 
 
+def export_steps(
+    run: Annotated[str, typer.Argument(help="A run of step pairs, such as of pairs_step.")],
+    file: Annotated[Path, typer.Argument(help="The file to write: .parquet or .jsonl.")],
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="In the columns of the authors' pipeline, not of their data set.")
+    ] = False,
+) -> None:
+    """Writes step pairs in the columns of the published Math-Step-DPO-10K."""
+    from builders.step_pair_export import export_step_pairs
+    from stores.store import Store
+
+    with Store.open() as store:
+        count = export_step_pairs(store, run, file, pipeline)
+    print(f"{file}: {count:,} pairs")
+
+
 def doctor(
     network: Annotated[bool, typer.Option("--network", help="Ask the servers and the Hub, too.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read the whole of a large ledger.")] = False,

@@ -10,6 +10,7 @@ from builders.sources.base import Fields, Record, Source, checked_text
 from builders.sources.files import read_rows
 from builders.sources.user_file import reader
 from schemas.sections import ProblemsRun
+from schemas.sections_steps import ImportedPairsRun
 from schemas.slots import NO_FILE
 
 _PLACE = re.compile(r"\\\{(split|subset)\\\}|\\\*")
@@ -21,7 +22,7 @@ def published(config: ProblemsRun, root: Path) -> Iterator[Record]:
     Raises ValueError for a missing revision, file or split, and for rows that are not in the source's shape.
     """
     source = source_of(config)
-    for label, path in _files(config, source, root):
+    for label, path in source_files(config, source, root):
         for place, row in read_rows(path, label):
             record = source.parse(row, place)
             for choice in record.choices or ():
@@ -48,12 +49,15 @@ def _file_name(config: ProblemsRun) -> str:
     return re.sub(r"\W+", "_", name).lower() or "file"
 
 
-def _files(config: ProblemsRun, source: Source, root: Path) -> list[tuple[str, Path]]:
-    """(name, path) of each file. The names hold no directory of this machine, since they are written to rejects."""
+def source_files(config: ProblemsRun | ImportedPairsRun, source: Source, root: Path) -> list[tuple[str, Path]]:
+    """(name, path) of each file of a run. The names hold no directory of this machine, since rejects show them.
+
+    Raises ValueError for a source that is not on the Hub, a revision that is not pinned, and a split without a file.
+    """
     if config.path != NO_FILE:
         return [(config.path, root / config.path)]
     if source.hub is None:
-        raise ValueError(f"path: '{config.source}' is not on the Hub; download its file and give the path")
+        raise ValueError(f"path: '{source.name}' is not on the Hub; download its file and give the path")
     revision = commit_hash(config.revision, "revision")
     wanted = source.files.format(split="*", subset="*")
     snapshot = download(source.hub, "dataset", revision, [wanted], "source")
@@ -65,10 +69,10 @@ def _files(config: ProblemsRun, source: Source, root: Path) -> list[tuple[str, P
     return [(f"{source.hub}/{name}", names[name]) for name in chosen]
 
 
-def _chosen(names: list[str], source: Source, config: ProblemsRun) -> list[str]:
+def _chosen(names: list[str], source: Source, config: ProblemsRun | ImportedPairsRun) -> list[str]:
     """Those of a repository's files that belong to the run's subset and split."""
     for field in ("subset", "split"):
-        wanted, pattern = getattr(config, field), _parts(source.files)
+        wanted, pattern = getattr(config, field, None), _parts(source.files)
         if wanted is None or f"{{{field}}}" not in source.files:
             continue
         parts = {name: match.group(field) for name in names if (match := pattern.fullmatch(name))}
