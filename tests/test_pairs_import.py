@@ -256,7 +256,7 @@ STEP_PAIRS = {
 }  # fmt: skip
 FOUND = {
     "samples": "drawn", "prompts": "train", "problems": "train", "rewards": "none", "labeler": "rule", "model": "none",
-    "path": "data/none",
+    "path": "data/none", "neutral_is_error": False,
 }  # fmt: skip
 MADE: dict[str, Any] = {
     "step_labels": {"found": FOUND},
