@@ -158,7 +158,8 @@ def _invalid(rows: list[StepLabels]) -> list[Reject]:
 
 def _invalid_row(row: StepLabels) -> Reject:
     detail = f"{row.labeler}, repeat {row.repeat}: {row.rationale or ''}"
-    return Reject(problem_id=row.sample_id[:PROBLEM], sample_id=row.sample_id, reason="invalid", detail=detail[:_DETAIL])
+    problem = row.sample_id[:PROBLEM]
+    return Reject(problem_id=problem, sample_id=row.sample_id, reason="invalid", detail=detail[:_DETAIL])
 
 
 @partitioned()
