@@ -81,7 +81,7 @@ def build(rows: list[dict[str, Any]], counter: Counter | None) -> pa.Table:
                     "text": row["text"], "n_prompt_tokens": tokens, "finish_reason": "stop",
                 }
             )  # fmt: skip
-    table = given_samples(pa.Table.from_pylist(found, _COLUMNS), counter and counter.completions)
+    table = given_samples(pa.Table.from_pylist(found, _COLUMNS), counter.completions if counter else None)
     return sort_table(Sample, table)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from builders import pairs_step, prompts_step, samples_corrections
 from builders.steps import split_steps
 from schemas import Prompt, Reward, Sample, StepLabels
-from stores.paths import run_dir
 from stores.stage import execute
 from tests import stage_world as world
 
@@ -91,7 +90,3 @@ def rejects(section: str) -> list[tuple[str | None, str, str]]:
     """(sample_id, reason, detail) of a stage's only run."""
     (name,) = SECTIONS[section]
     return sorted((sample, reason, detail) for _, sample, reason, detail in world.rejects(section, name))
-
-
-def directory(table: str, name: str) -> Any:
-    return run_dir(table, name)
