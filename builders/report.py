@@ -1,18 +1,20 @@
 """`report`: what the built runs show, as metrics, plots and one HTML page that works without a network.
 
 It has no runs of its own: `python -m builders.report` reads everything that the runs in params have built, and shows
-what there is. Writes `data/report/`: `metrics.json`, `costs.json`, `report.html`, `plots/*.svg`, and CSV files for
-`dvc plots`. All but the costs (and the page, which shows them) depend on the tables alone.
+what there is. Writes `data/report/`: `metrics.json`, `costs.json`, `report.html`, `plots/*.svg`, `calibration.csv`,
+and CSV files for `dvc plots`. All but the costs (and the page, which shows them) depend on the tables alone.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+from builders.calibration import Score
 from builders.reporting.costs import measure_costs
 from builders.reporting.metrics import measure
 from builders.reporting.page import Contents, render
 from builders.reporting.plots import ITERATION_COLUMNS, LOGPROB_COLUMNS, Steps, csv_text, draw, iteration_rows
+from builders.reporting.steps import calibrations
 from builders.reporting.views import open_views, report_rows
 from schemas.params import Params, table_runs
 from stores.duck import Duck
@@ -34,6 +36,8 @@ def run(stage: Stage) -> None:
         costs = measure_costs(duck, stage.params, stage.root)
         steps = training_steps(duck, stage.params)
         examples = report_rows(duck, "examples", per_run=EXAMPLES_PER_RUN)
+        labelled = report_rows(duck, "labelled_examples", per_run=EXAMPLES_PER_RUN)
+        scores = [score.flat() for score in calibrations(duck, stage.params).scores]
     iterations = iteration_rows(stage.params, metrics["models"])
     plots = draw(iterations, steps)
     logged = [{"run": name, **row} for name, rows in steps.items() for row in rows]
@@ -41,9 +45,10 @@ def run(stage: Stage) -> None:
     _write_json(directory / "costs.json", costs)
     _write(directory / "accuracy_by_iteration.csv", csv_text(iterations, ITERATION_COLUMNS))
     _write(directory / "logprobs.csv", csv_text(logged, ["run", *LOGPROB_COLUMNS]))
+    _write(directory / "calibration.csv", csv_text(scores, Score.columns()))
     for name, svg in plots.items():
         _write(directory / "plots" / f"{name}.svg", svg)
-    _write(directory / "report.html", render(Contents(stage.params, metrics, costs, plots, examples)))
+    _write(directory / "report.html", render(Contents(stage.params, metrics, costs, plots, examples, labelled)))
 
 
 def training_steps(duck: Duck, params: Params) -> Steps:

@@ -38,6 +38,7 @@ class Params(Section):
     samples_corrections: dict[Name, st.CorrectionsRun]
     demos_gold: dict[Name, s.GoldDemosRun]
     demos_correct: dict[Name, s.CorrectDemosRun]
+    demos_union: dict[Name, s.UnionDemosRun]
     pairs_outcome: dict[Name, s.OutcomePairsRun]
     pairs_union: dict[Name, s.UnionPairsRun]
     pairs_step: dict[Name, st.StepPairsRun]
@@ -274,6 +275,9 @@ def _report_mistakes(params: Params) -> Iterator[str]:
     for place, table, name in named:
         if name not in (known := table_runs(params, table)):
             yield f"report.{place}: no entry '{name}' under '{table}' (have {_quoted(known)})"
+    for name in report.audits:
+        if name in params.step_labels and (select := params.step_labels[name].select) != "correct":
+            yield f"report.audits: '{name}' labels other samples too (select: {select}); set its select to 'correct'"
     trained = table_runs(params, "training")
     for name in report.training:
         if name not in trained:

@@ -9,13 +9,13 @@ from typing import Any
 
 from builders.reporting.domains import domain_matrix
 from builders.reporting.statistics import Paired, wilson
+from builders.reporting.steps import NOT_BUILT, STEP_DEFINITIONS, measure_steps
 from builders.reporting.views import report_rows, report_sql, strings
 from schemas.params import Params, stage_runs
 from stores.duck import Duck
 
 QUANTILES = ("median", "p90", "p99", "max")
 GROUPS = ("level", "subject", "steps")
-NOT_BUILT = "not built"
 NOTHING_SHARED = "no problems in common"
 DEFINITIONS = {
     "accuracy": "share of problems whose greedy completion (temperature 0) is correct; an undecided verdict (the "
@@ -40,6 +40,7 @@ DEFINITIONS = {
     "0.5 separates nothing. 'sum' is the summed log-prob that DPO uses, 'per token' divides it by the tokens",
     "pairs ordered": "share of pairs whose chosen span has the higher reference log-prob (the two share a prompt)",
     "log-prob": "mean over pairs of the summed log-prob of a span under the model in training, in nats",
+    **STEP_DEFINITIONS,
 }
 
 
@@ -54,6 +55,7 @@ def measure(duck: Duck, params: Params, missing: list[tuple[str, str]]) -> dict[
         "comparisons": comparisons,
         "orders": {key: row["verdict"] for key, row in comparisons.items()},
         "likelihood": _by_run(duck, "likelihood"),
+        **measure_steps(duck, params),
         "lengths": _lengths(duck),
         "funnel": _funnel(duck, params, missing),
         "not_built": [f"{section}.{name}" for section, name in missing],

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from builders.reporting import tables
+from builders.reporting import step_tables, tables
 from builders.reporting.markup import Markup, fragment, inline_svg, interval_bar, table, tag
 from builders.reporting.metrics import DEFINITIONS, comparison_key
 from schemas.params import Params
@@ -23,13 +23,16 @@ CAPTIONS = {
 
 
 class Contents(NamedTuple):
-    """Everything that the page shows. `examples` are rows of `sql/examples.sql`."""
+    """Everything that the page shows. `examples` and `labelled` are rows of `sql/examples.sql` and
+    `sql/labelled_examples.sql`.
+    """
 
     params: Params
     metrics: dict[str, Any]
     costs: dict[str, Any]
     plots: dict[str, str]
     examples: list[dict[str, Any]]
+    labelled: list[dict[str, Any]]
 
 
 def render(contents: Contents) -> str:
@@ -46,9 +49,14 @@ def render(contents: Contents) -> str:
         "Accuracy by subject": tables.group_table(metrics["models"], "subject"),
         "Token lengths": tables.length_table(metrics["lengths"]),
         "Likelihood": tables.likelihood_table(metrics["likelihood"]),
+        "Judging of pairs": step_tables.judging_table(metrics["judging"]),
+        "Step labels": step_tables.label_table(metrics["step_labels"]),
+        "Audits": step_tables.audit_table(metrics["audits"]),
+        "Calibration": step_tables.calibration_table(metrics["calibrations"]),
         "Funnel": tables.funnel_table(metrics["funnel"]),
         "Cost": tables.cost_table(contents.costs),
         "Example pairs": _examples(contents.examples),
+        "Labelled steps": step_tables.labelled_examples(contents.labelled, LONGEST),
         "Not built": _not_built(metrics["not_built"]),
         "Params": _params(contents.params),
         "Definitions": _definitions(),

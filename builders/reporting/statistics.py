@@ -8,8 +8,11 @@ LEVEL = 0.95
 Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927; Brown, Cai and DasGupta 2001, eq. 4). `n` is at least 1."""
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927; Brown, Cai and DasGupta 2001, eq. 4). `n` is at least 1.
+
+    `successes` need not be whole: each of the n may be a mean over several looks at it.
+    """
     assert 0 <= successes <= n > 0
     share, z2 = successes / n, Z * Z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
