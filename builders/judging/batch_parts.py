@@ -36,7 +36,7 @@ class Part:
     batch_id: str | None = None
     status: str = "sent"
     done: int = 0
-    """How many of its questions the server had answered when it was last looked at."""
+    """How many of its questions the server was done with when it was last looked at."""
     ended: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     """Keys of the questions that have failed, though others may try again; with the reason."""
@@ -55,12 +55,6 @@ class Parts:
     def under_way(self) -> list[Part]:
         """Those that the server may still be working on, or whose answers are not collected."""
         return [part for part in self.all if not part.ended]
-
-    @property
-    def largest(self) -> int | None:
-        """Questions of the next batch at most, if the server refused larger ones: half of the last refused."""
-        refused = [len(part.keys) for part in self.all if part.too_large]
-        return max(1, min(refused) // 2) if refused else None
 
     def failures(self) -> Counter[str]:
         """Key -> how often it has failed."""

@@ -1,0 +1,331 @@
+"""The batches of one setting of a judge: what is submitted, looked at and collected, and in which order, so that each
+question is asked once whatever happens in between.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from builders.engines import COMPLETED
+from builders.engines.faults import Doubtful, Failed, Unanswerable
+from builders.engines.servers import Server, redact, servers
+from builders.generation import Spent
+from builders.judging.batch_client import CONTINUE, ENDPOINT, BatchClient, number
+from builders.judging.batch_lines import Line, Read, read_lines
+from builders.judging.batch_parts import Part, Parts, new_name
+from stores.ledger import Completion, Ledger
+from stores.stage import StopEarly
+
+if TYPE_CHECKING:
+    from openai.types import Batch
+
+MOST_QUESTIONS, MOST_BYTES = 50_000, 200 * 1000**2
+"""Of one file (https://platform.openai.com/docs/guides/batch)."""
+ATTEMPTS = 3
+"""Batches that a question is in, at most, before the stage stops because it fails; then it may be tried again."""
+HALVINGS = 4
+"""How often batches are made smaller, if the server's queue has no room for them, before the stage stops."""
+AT_ONCE = 2_000
+_ENDED = ("completed", "failed", "expired", "cancelled")
+_QUEUE = "token_limit_exceeded"
+_MONEY = ("billing", "quota", "balance")
+
+T = TypeVar("T")
+Questions = Iterable[tuple[str, Mapping[str, Any]]]
+"""(key, body of a request) of all that is wanted; can be read several times."""
+
+
+class Left(NamedTuple):
+    """How many of the wanted questions have no answer; of them were submitted now; have failed too often."""
+
+    missing: int
+    submitted: int
+    failed: int
+
+
+class Batches:
+    """The batches of one context."""
+
+    def __init__(self, ledger: Ledger, context: str, model: str, read: Read, server: Server | None = None):
+        self.ledger, self.context, self.model, self.read = ledger, context, model, read
+        self.parts = Parts(ledger.root, context)
+        self.spent = Spent()
+        self._server = server
+
+    @cached_property
+    def server(self) -> Server:
+        return self._server or servers()[0]
+
+    @cached_property
+    def client(self) -> BatchClient:
+        return BatchClient(self.server)
+
+    def look(self) -> bool:
+        """Asks the server about each batch under way, and collects those that have ended; whether there were any.
+
+        Raises the first reason to stop when all have been looked at.
+        """
+        stops: list[Exception] = []
+        before = len(self.parts.under_way)
+        for part in self.parts.under_way:
+            batch = self._batch(part)
+            if batch is None:
+                continue
+            part.status, part.done = str(batch.status), _counted(batch)
+            if batch.status in _ENDED:
+                stop = self._collect(part, batch)
+                stops += [stop] if stop else []
+        if stops:
+            raise min(stops, key=lambda stop: not isinstance(stop, ValueError))
+        return len(self.parts.under_way) < before
+
+    def _batch(self, part: Part) -> "Batch | None":
+        """The batch of a part; None if it was never created, then the part is forgotten."""
+        if part.batch_id is not None:
+            return self.client.retrieve(part.batch_id)
+        batch = self.client.find(part)
+        if batch is None:
+            self.client.remove(part.file_id)
+            self.parts.drop(part)
+            return None
+        part.batch_id = batch.id
+        self.parts.save(part)
+        return self.client.retrieve(batch.id)
+
+    def _collect(self, part: Part, batch: "Batch") -> Exception | None:
+        """Commits what a batch has answered, then notes that it has ended; returns a reason to stop, if there is one.
+
+        Killed in between, it does the same again: what is in the ledger stays as it is.
+        """
+        if batch.status == "failed":
+            return self._failed(part, batch)
+        collected = _Collected()
+        for kind, file_id in (("answers", batch.output_file_id), ("errors", batch.error_file_id)):
+            if file_id:
+                self._commit(part, collected, self._lines(part, kind, file_id, collected))
+        least = batch.request_counts.completed if batch.request_counts and not collected.lost else 0
+        if collected.unreadable or len(collected.seen) < least:
+            return StopEarly(
+                f"batch {batch.id}: its files are not whole ({len(collected.seen):,} lines of at least {least:,});"
+                " the same command reads them again"
+            )
+        if batch.status == "completed":
+            collected.failed |= {key: "no answer" for key in part.keys if key not in collected.seen}
+        part.failed, part.ended = collected.failed, True
+        self.parts.save(part)
+        for kind in ("answers", "errors"):
+            self.parts.answers(part, kind).unlink(missing_ok=True)
+        return collected.stop
+
+    def _lines(self, part: Part, kind: str, file_id: str, collected: "_Collected") -> Iterator[Line | None]:
+        path = self.parts.answers(part, kind)
+        if not self.client.download(file_id, path):
+            _say(f"batch {part.batch_id}: the server keeps its {kind} no more; they are asked for again")
+            collected.lost = True
+            return
+        yield from read_lines(path, set(part.keys) - collected.seen, self.read, self.server)
+
+    def _commit(self, part: Part, collected: "_Collected", lines: Iterator[Line | None]) -> None:
+        failures = self.parts.failures()
+        for some in _chunks(lines):
+            collected.unreadable += sum(line is None for line in some)
+            answers: dict[str, Completion] = {}
+            for line in some:
+                completion = self._keep(line, collected) if line else None
+                if line and completion:
+                    answers[line.key] = completion._replace(n_attempts=failures[line.key] + 1)
+            new = self.ledger.missing(list(answers))
+            if new:
+                self.ledger.append(self.context, self.model, [(key, answers[key]) for key in new], 0.0)
+            for key in new:
+                self._count(answers[key])
+
+    def _keep(self, line: Line, collected: "_Collected") -> Completion | None:
+        """What the ledger keeps of a line; else what follows from it is noted."""
+        collected.seen.add(line.key)
+        outcome = line.outcome
+        if isinstance(outcome, Doubtful):
+            if self._accepted:
+                outcome = Unanswerable("refused", outcome.detail)
+            else:
+                outcome = ValueError(f"{self.server.place} answers {outcome.detail}; change `judge` or the model")
+        if isinstance(outcome, Unanswerable):
+            return Completion(outcome.detail, outcome.reason, 0, 0)
+        if isinstance(outcome, Failed):
+            collected.failed[line.key] = outcome.label
+        elif isinstance(outcome, ValueError | StopEarly):
+            collected.stop = collected.stop or outcome
+        elif isinstance(outcome, Completion):
+            return outcome
+        return None
+
+    @property
+    def _accepted(self) -> bool:
+        """Whether the server has answered a question of these settings (answers are read before errors)."""
+        query = "select 1 from completions where key > ? and key < ? and finish_reason in (?, ?) limit 1"
+        found = self.ledger.db.execute(query, (f"{self.context}-", f"{self.context}.", *COMPLETED)).fetchone()
+        return found is not None
+
+    def _count(self, completion: Completion) -> None:
+        tokens, price = self.spent.tokens + completion.n_tokens, self.spent.price_usd + (completion.price_usd or 0.0)
+        self.spent = Spent(0.0, tokens, price)
+
+    def _failed(self, part: Part, batch: "Batch") -> Exception | None:
+        """A batch that was not begun, so nothing of it is answered or paid for."""
+        errors = list((batch.errors.data if batch.errors else None) or ())
+        code = str(errors[0].code or "") if errors else ""
+        said = redact("; ".join(f"{error.code}: {error.message}" for error in errors[:3]), (self.server,))
+        part.ended, part.too_large = True, code == _QUEUE
+        if not errors:
+            part.failed = dict.fromkeys(part.keys, "failed without a reason")
+        self.parts.save(part)
+        if part.too_large:
+            _say(f"batch {batch.id}: {said or code}; smaller ones follow")
+        elif any(word in code for word in _MONEY):
+            return StopEarly(f"batch {batch.id}: {said}; the same command continues when there is more")
+        elif errors:
+            return ValueError(
+                f"batch {batch.id} was refused ({said}); change `judge` or the model, or set `mode: online`"
+            )
+        return None
+
+    def submit(self, requests: Questions) -> Left:
+        """Submits what is neither answered, nor under way, nor has failed too often, in parts of the allowed size.
+
+        Raises StopEarly if the server's queue is too short even for small parts.
+        """
+        wanted, most = _Wanted(self, requests), number("BATCH_SIZE", MOST_QUESTIONS, least=1)
+        refused = [len(part.keys) for part in self.parts.all if part.too_large]
+        if len(refused) > HALVINGS:
+            self.parts.forget()
+            raise StopEarly(
+                f"judging {self.model}: other batches fill the server's queue; {CONTINUE} when they are done"
+            )
+        if not refused:
+            while self._submit(wanted, int(most)):
+                pass
+        elif not self.parts.under_way:  # the queue is short: one at a time
+            self._submit(wanted, max(1, min(refused) // 2))
+        return wanted.left()
+
+    def _submit(self, wanted: "_Wanted", most: int) -> Part | None:
+        """Makes a batch of the next questions, `most` at most; None if there are no more."""
+        keys = wanted.write(self.parts.questions(), most)
+        if not keys:
+            return None
+        name = new_name()
+        file_id = self.client.upload(self.parts.questions(), f"pairwright-{self.context}-{name}.jsonl")
+        part = Part(name, self.context, self.model, keys, file_id, time.time())
+        self.parts.save(part)
+        batch = self.client.create(part)
+        part.batch_id, part.status = batch.id, str(batch.status)
+        self.parts.save(part)
+        wanted.submitted += len(keys)
+        return part
+
+    def give_up(self, left: Left) -> None:
+        """Nothing is under way, and yet answers are missing: raises StopEarly. The next call begins anew."""
+        labels = sorted({label for part in self.parts.all for label in part.failed.values()})
+        self.parts.forget()
+        raise StopEarly(
+            f"judging {self.model}: {_many(left.failed, 'question')} failed in {ATTEMPTS} batches each"
+            f" ({', '.join(labels[:3])}); the same command asks them again, in `mode: online` too"
+        )
+
+    def progress(self, left: Left) -> str:
+        """What is under way, in one line."""
+        under_way = self.parts.under_way
+        done, total = sum(part.done for part in under_way), sum(len(part.keys) for part in under_way)
+        new = f"{_many(left.submitted, 'question')} submitted; " if left.submitted else ""
+        return (
+            f"judging {self.model}: {new}{done:,} of {total:,} done in {_many(len(under_way), 'batch', 'es')} under way"
+            f" ({self.statuses()}); the same command, or the next `dvc repro`, continues"
+        )
+
+    def statuses(self) -> str:
+        return ", ".join(sorted({part.status for part in self.parts.under_way}))
+
+
+class _Wanted:
+    """The wanted questions that can be submitted, read once from front to back; and how many are missing in all."""
+
+    def __init__(self, batches: Batches, requests: Questions):
+        self.missing = self.failed = self.submitted = 0
+        self._batches, self._lines = batches, self._submittable(batches, requests)
+
+    def _submittable(self, batches: Batches, requests: Questions) -> Iterator[tuple[str, bytes]]:
+        asked, failures, seen = taken(batches.parts), batches.parts.failures(), set()
+        for some in _chunks(requests):
+            lacking = set(batches.ledger.missing([key for key, _ in some])) - seen
+            for key, body in some:
+                if key not in lacking or key in seen:
+                    continue
+                seen.add(key)
+                self.missing += 1
+                if failures[key] >= ATTEMPTS:
+                    self.failed += 1
+                elif key not in asked:
+                    yield key, _line(key, body)
+
+    def write(self, path: Path, most: int) -> list[str]:
+        """Writes the next questions to a file, as many as one batch takes; returns their keys."""
+        keys, size = [], 0
+        with path.open("wb") as file:
+            for key, line in self._lines:
+                if keys and size + len(line) > MOST_BYTES:
+                    self._lines = chain([(key, line)], self._lines)
+                    break
+                keys.append(key)
+                size += file.write(line)
+                if len(keys) == most:
+                    break
+        return keys
+
+    def left(self) -> Left:
+        """Counts what remains unread too."""
+        for _ in self._lines:
+            pass
+        return Left(self.missing, self.submitted, self.failed)
+
+
+class _Collected:
+    """What is found in the files of one batch."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.unreadable, self.lost = 0, False
+        self.stop: Exception | None = None
+
+
+def taken(parts: Parts) -> set[str]:
+    """The keys that batches under way will answer."""
+    return {key for part in parts.under_way for key in part.keys}
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(items)
+    return iter(lambda: list(islice(left, AT_ONCE)), [])
+
+
+def _many(count: int, noun: str, plural: str = "s") -> str:
+    return f"{count:,} {noun}{plural * (count != 1)}"
+
+
+def _line(key: str, body: Mapping[str, Any]) -> bytes:
+    line = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
+    return json.dumps(line).encode() + b"\n"
+
+
+def _counted(batch: "Batch") -> int:
+    counts = batch.request_counts
+    return counts.completed + counts.failed if counts else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
