@@ -11,6 +11,8 @@ from schemas.slots import (
     NO_FILE,
     NONE,
     Checker,
+    DemosName,
+    DemosOrNone,
     EngineName,
     ModelName,
     ModelOrNone,
@@ -260,6 +262,22 @@ class CorrectDemosRun(Section):
     max_per_problem: Positive | None = None
     max_tokens: Positive | None = Field(default=None, description="limit of prompt and completion, in tokens")
     deduplicate: bool = True
+
+
+class UnionDemosRun(Section):
+    """The demos of up to four runs together."""
+
+    writes: ClassVar = ("demos",)
+
+    a: DemosName
+    b: DemosOrNone
+    c: DemosOrNone
+    d: DemosOrNone
+
+    @property
+    def members(self) -> list[str]:
+        """The runs that come together, in order."""
+        return [run for run in (self.a, self.b, self.c, self.d) if run != NONE]
 
 
 class OutcomePairsRun(Section):

@@ -26,6 +26,7 @@ RUNS = {
     "rewards": ("r", {"predictions": "p", "problems": "train"}),
     "demos_gold": ("g", {"samples": "gold", "prompts": "train"}),
     "demos_correct": ("c", {"samples": "drawn", "rewards": "r", "max_per_problem": 1}),
+    "demos_union": ("d", {"a": "c", "b": "g", "c": "none", "d": "none"}),
     "pairs_outcome": ("o", {"samples": "drawn", "rewards": "r", "gold": "gold", "k": 5, "max_pairs": 100}),
     "pairs_union": ("u", {"a": "o", "b": "none", "c": "none", "d": "none", "problems": "train"}),
 }  # fmt: skip
@@ -57,7 +58,7 @@ def make() -> None:
     model.mkdir(parents=True)
     write_script(model, SCRIPT)
     write_record(model, {"source": "script"})
-    for table in ("pairs", "samples", "prompts", "problems"):
+    for table in ("pairs", "demos", "samples", "prompts", "problems"):
         world.write(table, "none", [])
     write_params()
     for section in ORDER:

@@ -51,6 +51,7 @@ prompts_step: {}
 samples_corrections: {}
 demos_gold: {}
 demos_correct: {}
+demos_union: {}
 pairs_outcome:
   own: {samples: own, rewards: own, gold: none, k: 1}
 pairs_union: {}

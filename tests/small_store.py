@@ -69,6 +69,7 @@ PARAMS: dict[str, Any] = {
     "step_labels": {},
     "prompts_step": {},
     "samples_corrections": {},
+    "demos_union": {},
     "pairs_union": {},
     "pairs_step": {},
     "pairs_import": {},

@@ -1,12 +1,12 @@
-"""The stages `demos_gold` and `demos_correct`."""
+"""The stages `demos_gold`, `demos_correct` and `demos_union`."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builders import demos_correct, demos_gold, samples_gold
-from schemas import Reward, Sample
+from builders import demos_correct, demos_gold, demos_union, samples_gold
+from schemas import Demo, Reward, Sample
 from stores.parquet import texts_digest
 from stores.paths import run_dir
 from stores.stage import execute
@@ -130,3 +130,25 @@ def test_rewards_of_other_samples_are_an_error(workspace: Path) -> None:
         ValueError, match=r"demos_correct\.star: sample .*-0001 has no reward in run 'r'; name the rewards"
     ):
         execute("demos_correct", "star", demos_correct.run)
+
+
+UNION = {"a": "gold", "b": "more", "c": "none", "d": "none"}
+
+
+def test_demos_of_several_runs_come_together_and_a_repeated_one_counts_once(workspace: Path) -> None:
+    write_gold()
+    gold = [Demo.model_validate(row) for row in world.read("demos", "gold")]
+    own = Demo(prompt_id=PLAIN.prompt_id, sample_id=world.sample(PLAIN, 3, "8").sample_id)
+    demos = {name: {"samples": "gold", "prompts": "train"} for name in ("gold", "more")}
+    given = {"gold": {"problems": "train", "ending": "", "model": "none"}}
+    world.write_params(samples_gold=given, demos_gold=demos, demos_union={"all": UNION})
+    world.write("demos", "more", [own, gold[0]])
+    execute("demos_union", "all", demos_union.run)
+    assert world.read("demos", "all") == sorted((d.model_dump() for d in [*gold, own]), key=lambda d: tuple(d.values()))
+    repeated = (CATS.problem_id, gold[0].sample_id, "duplicate", "of run more")
+    assert world.rejects("demos_union", "all") == [repeated]
+    before = texts_digest(run_dir("demos", "all"))
+    write_gold("2 × 4")
+    world.write_params(samples_gold=given, demos_gold=demos, demos_union={"all": UNION})
+    execute("demos_union", "all", demos_union.run)
+    assert texts_digest(run_dir("demos", "all")) != before

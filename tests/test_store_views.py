@@ -236,6 +236,7 @@ prompts_step: {}
 samples_corrections: {}
 demos_gold: {warm: {samples: g, prompts: train}}
 demos_correct: {}
+demos_union: {}
 pairs_outcome:
   p: {samples: a, rewards: a, gold: g, k: 1}
   q: {samples: b, rewards: b, gold: none, k: 1}
