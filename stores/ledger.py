@@ -89,7 +89,7 @@ class Ledger:
         """
         found: dict[str, Completion] = {}
         redacted: list[tuple[str, float]] = []
-        for key, redacted_at, *values in self._select(f"c.key, c.redacted_at, {_COLUMNS}", keys):
+        for key, redacted_at, *values in self.select(f"c.key, c.redacted_at, {_COLUMNS}", keys):
             if redacted_at is not None:
                 redacted.append((key, redacted_at))
                 continue
@@ -102,13 +102,16 @@ class Ledger:
 
     def missing(self, keys: Sequence[str]) -> list[str]:
         """The keys that are not there, in the order given. Redacted completions are there."""
-        have = {key for (key,) in self._select("c.key", keys)}
+        have = {key for (key,) in self.select("c.key", keys)}
         return [key for key in keys if key not in have]
 
-    def _select(self, columns: str, keys: Sequence[str]) -> Iterator[tuple]:
-        """Sorted, so that neighbouring keys find their page in the cache; one parameter, whatever SQLite's limit."""
+    def select(self, columns: str, keys: Sequence[str], table: str = "completions") -> Iterator[tuple]:
+        """Columns of the rows `c` that are there, by key.
+
+        Sorted, so that neighbouring keys find their page in the cache; one parameter, whatever SQLite's limit.
+        """
         ordered = sorted(set(keys))
-        query = f"select {columns} from json_each(?) as asked cross join completions as c on c.key = asked.value"
+        query = f"select {columns} from json_each(?) as asked cross join {table} as c on c.key = asked.value"
         for start in range(0, len(ordered), _LOOKUP):
             with disk_errors(self.path):
                 rows = self.db.execute(query, (json.dumps(ordered[start : start + _LOOKUP]),)).fetchall()
@@ -125,10 +128,24 @@ class Ledger:
             self.db.execute("insert or replace into contexts values (?,?,?,?,?)", row)
         self._check_room()
 
+    def dated(self, keys: Sequence[str]) -> dict[str, tuple[Completion, float]]:
+        """The completions among `keys` that are there, with the Unix times at which they were committed.
+
+        Raises as `get` does.
+        """
+        times = dict(self.select("c.key, (select finished_at from batches b where b.batch = c.batch)", keys))
+        return {key: (completion, times[key]) for key, completion in self.get(keys).items()}
+
     def append(
-        self, context: str, model: str, entries: Iterable[tuple[str, Completion]], wall_s: float, device_s: float = 0.0
+        self,
+        context: str,
+        model: str,
+        entries: Iterable[tuple[str, Completion]],
+        wall_s: float,
+        device_s: float = 0.0,
+        reserved: Mapping[str, float] | None = None,
     ) -> None:
-        """Commits one batch: all of its completions or none.
+        """Commits one batch: all of its completions or none; and with them what their keys have `reserved` from now.
 
         Raises OSError if the disk is full, then what was committed before is intact; or if it is so nearly full that
         the next batch might not fit, then this batch is committed too. A key that is already there is an error of the
@@ -145,6 +162,8 @@ class Ledger:
             self.db.executemany(
                 f"insert into completions (key, {_COLUMNS}, batch) values (?,?,?,?,?,?,?,?,?,?,{batch})", packed
             )
+            if reserved:
+                put_reservations(self.db, reserved)
         self._check_room()
 
     def _check_room(self) -> None:
@@ -181,6 +200,14 @@ class Ledger:
 
     def close(self) -> None:
         self.db.close()
+
+
+def put_reservations(db: sqlite3.Connection, usd: Mapping[str, float]) -> None:
+    """Sets what keys may have cost beside the prices of their answers; nothing is no row."""
+    rows = [(key, value) for key, value in usd.items() if value]
+    upsert = "insert into reservations (key, usd) values (?,?) on conflict (key) do update set usd = excluded.usd"
+    db.executemany(upsert, rows)
+    db.executemany("delete from reservations where key = ?", [(key,) for key, value in usd.items() if not value])
 
 
 def _only_reads(action: int, *_: object) -> int:

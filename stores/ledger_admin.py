@@ -99,6 +99,9 @@ def prune(ledger: Ledger, selection: Selection, vacuum: bool = False) -> int:
             # of others a stage may have noted one and be waiting for its first answers
             pruned = "context in (select value from json_each(?)) and context not in (select context from batches)"
             ledger.db.execute(f"delete from contexts where {pruned}", (json.dumps(contexts),))
+            of_context = "substr(key, 1, instr(key, '-') - 1) as context"
+            gone = f"select key from (select key, {of_context} from reservations) where {pruned}"
+            ledger.db.execute(f"delete from reservations where key in ({gone})", (json.dumps(contexts),))
     if vacuum:
         with disk_errors(ledger.path):
             ledger.db.execute("vacuum")

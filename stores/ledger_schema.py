@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 COLUMNS = (
     "key", "batch", "text", "finish_reason", "n_tokens", "n_prompt_tokens", "token_ids", "logprobs", "price_usd",
     "n_attempts", "served_by", "redacted_at",
@@ -16,6 +16,7 @@ COLUMNS = (
 """Columns of `completions` that are copied from file to file: all but its row number."""
 BATCH_COLUMNS = ("context", "model", "finished_at", "wall_s", "device_s", "n", "n_tokens")
 CONTEXT_COLUMNS = ("context", "model", "model_fingerprint", "setting", "used_at")
+RESERVATION_COLUMNS = ("key", "usd", "batch_usd")
 
 TABLES = """
 create table {schema}.batches (
@@ -31,13 +32,19 @@ create table {schema}.completions (
   price_usd real, n_attempts integer not null default 1, served_by text, redacted_at real
 );
 """
+RESERVATIONS = """
+create table {schema}.reservations (
+  key text primary key, usd real not null, batch_usd real not null default 0
+) without rowid;
+"""
+"""What a key may have cost beside the price of its answer; `batch_usd` counts until its answer is there."""
 INDEX = "create unique index {schema}.completions_key on completions (key);"
 """Keys lie apart from the texts: a look-up reads few pages, and an append writes texts at the end of the file."""
 
 
 def create(db: sqlite3.Connection, schema: str = "main", index: bool = True) -> None:
     """Makes the tables in an empty file; without `index`, for a bulk load that makes it at the end."""
-    for statement in (TABLES + INDEX * index).format(schema=schema).split(";"):
+    for statement in (TABLES + RESERVATIONS + INDEX * index).format(schema=schema).split(";"):
         db.execute(statement)
     db.execute(f"pragma {schema}.user_version = {VERSION}")
 
@@ -84,6 +91,15 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _upgrade(db: sqlite3.Connection, path: Path) -> None:
+    """The second version had no reservations."""
+    if version(db, path) < 2:
+        _upgrade_first(db, path)
+        return
+    db.execute(RESERVATIONS.format(schema="main"))
+    db.execute(f"pragma user_version = {VERSION}")
+
+
+def _upgrade_first(db: sqlite3.Connection, path: Path) -> None:
     """The first version kept texts in the B-tree of the keys, and some of its files lack columns."""
     print(f"{path}: bringing the ledger up to date (once; it needs room for a second copy)", file=sys.stderr)
     db.execute("alter table completions rename to completions_1")

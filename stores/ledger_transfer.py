@@ -77,6 +77,11 @@ def _fill(db: sqlite3.Connection) -> int:
     )
     insert = f"insert into exported.completions ({completions})"
     count = db.execute(f"{insert} select {completions} from main.completions where {chosen} order by id").rowcount
+    reserved = ", ".join(ledger_schema.RESERVATION_COLUMNS)
+    db.execute(
+        f"insert into exported.reservations ({reserved}) select {reserved} from main.reservations"
+        f" where substr(key, 1, instr(key, '-') - 1) in ({contexts})"
+    )
     db.execute(ledger_schema.INDEX.format(schema="exported"))
     db.execute("commit")
     return count
@@ -126,10 +131,20 @@ def _source(ledger: Ledger, path: Path) -> Iterator[None]:
 
 
 def _merge_batches(db: sqlite3.Connection) -> None:
-    """Batches and contexts of the source; the temporary table `batch_of` says which of ours is each of its batches."""
+    """Batches, contexts and reservations of the source.
+
+    The temporary table `batch_of` says which of ours is each of its batches.
+    """
     if ledger_schema.has_table(db, "contexts", "source"):
         names = ", ".join(ledger_schema.CONTEXT_COLUMNS)
         db.execute(f"insert or ignore into main.contexts ({names}) select {names} from source.contexts")
+    if ledger_schema.has_table(db, "reservations", "source"):
+        names = ", ".join(ledger_schema.RESERVATION_COLUMNS)
+        larger = ", ".join(f"{name} = max({name}, excluded.{name})" for name in ("usd", "batch_usd"))
+        db.execute(
+            f"insert into main.reservations ({names}) select {names} from source.reservations where true"
+            f" on conflict (key) do update set {larger}"
+        )
     names = ", ".join(ledger_schema.BATCH_COLUMNS)
     db.execute(f"insert into main.batches ({names}) {sql_file(__file__, 'ledger_new_batches')}")
     db.execute("drop table if exists temp.batch_of")

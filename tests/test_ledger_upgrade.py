@@ -11,6 +11,7 @@ import pytest
 
 from stores.ledger import Completion, Ledger
 from stores.ledger_schema import VERSION
+from stores.reservations import Account, account
 from tests.conftest import REPOSITORY
 
 BATCHES = """
@@ -125,3 +126,17 @@ def test_new_files_opened_at_once(tmp_path):
     processes = [opener(tmp_path) for _ in range(4)]
     assert [p.communicate("a\nb", timeout=60)[0] for p in processes] == ["0\n"] * 4
     assert {p.name for p in Path(tmp_path).iterdir()} == {"ledger.sqlite"}
+
+
+def test_a_file_of_the_second_version_gets_the_table_of_reservations(tmp_path, capsys):
+    Ledger(tmp_path).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as db, db:
+        db.execute("insert into batches values (1, 'c', 'm0', 1.5, 2.0, 0.5, 1, 1)")
+        db.execute("insert into completions (key, batch, text, finish_reason) values ('c-0-0000', 1, 'kept', 'stop')")
+        db.execute("drop table reservations")
+        db.execute("pragma user_version = 2")
+    with contextlib.closing(Ledger(tmp_path)) as ledger:
+        assert ledger.get(["c-0-0000"])["c-0-0000"].text == "kept"
+        assert account(ledger, [["c-0-0000"]]) == Account(0.0, {}, {}, (0, 0))
+        assert ledger.db.execute("pragma user_version").fetchone() == (VERSION,)
+    assert capsys.readouterr().err == "", "it takes no time and no room"
