@@ -1,0 +1,165 @@
+"""Equations in a text, such as `3 * 4 = 12`, and whether they hold, computed exactly. Nothing in a text is executed.
+
+A text is cut into tokens; between two breaks (`,`, `;`, a full stop, a line's end, …) equality signs divide it into
+sides, and what a side begins or ends with is read as an expression of numbers, signs and brackets, with units after
+numbers (`3 apples + 4 apples = 7`). What is not arithmetic through and through (variables, functions, words for
+numbers) is no equation, and is left alone.
+
+An equation is false only if no reading of it is true. Results may be rounded to the digits that they are written
+with, or cut there; a percentage may be meant as such or as its number; `3 + 4 = 7 + 2 = 9` goes on from 7; quantities
+whose ratio is that of two usual units may have been converted. In such doubt nothing is said of the equation.
+"""
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+from typing import NamedTuple
+
+from builders.expressions import Number, Run, Token, plain, runs_of, tokens_of
+
+MAX_CHARS = 20_000
+"""Of a text; what comes after is not read."""
+_CONVERSIONS = frozenset(
+    Fraction(n)
+    for n in (2, 3, 4, 7, 12, 16, 20, 24, 25, 30, 36, 50, 52, 60, 100, 128, 365, 366, 1000, 1440, 1760, 3600, 5280,
+              86400, 10**6, 10**9, 10**12)
+)  # fmt: skip
+"""Ratios of usual units and counting words (a pair, a dozen, a minute, a foot, a thousand, …)."""
+_NEARLY = Fraction(1, 100)
+"""Relative difference that rounding on the way may explain."""
+_MEANT_OTHERWISE = re.compile(r"\bmod(?:ulo|ulus)?\b|\bbase[- ]\d|\b(?:binary|octal|hexadecimal)\b", re.IGNORECASE)
+_ANNOTATION = re.compile(r"<<([^<>\n]{1,200})>>")
+_EQUALS = re.compile(r"=|≈|≃|\\approx|\bequals?\b")
+_SIMPLE = re.compile(
+    r"(?:(?:Step \d+:)?[A-Za-z' ]* )?(\d{1,6}) ([-+*]) (\d{1,6}) = (\d{1,12})(?: [A-Za-z ]{1,40})?[.!]?\s*"
+)
+
+
+class Equation(NamedTuple):
+    """Two neighbouring sides of an equality sign, as they are written, and the exact value of the first.
+
+    `holds` is None where the text may mean something else than what it says.
+    """
+
+    left: str
+    right: str
+    value: Fraction
+    holds: bool | None
+
+    def __str__(self) -> str:
+        return f"{self.left} = {self.right}"
+
+
+def equations(text: str) -> Iterator[Equation]:
+    """The equations of a text, in order; what GSM8K's calculator marks (`<<3*4=12>>`) say comes first."""
+    text = text[:MAX_CHARS]
+    if "<<" in text:
+        for annotation in _ANNOTATION.findall(text):
+            yield from _equations(annotation)
+        text = _ANNOTATION.sub("", text)
+    if _EQUALS.search(text):
+        yield from _equations(plain(text))
+
+
+def holds_simply(text: str) -> bool:
+    """Whether a text is words around one true equation of whole numbers: the usual case, told quickly."""
+    found = _SIMPLE.fullmatch(text)
+    if found is None:
+        return False
+    a, b, result = int(found[1]), int(found[3]), int(found[4])
+    return result == (a + b if found[2] == "+" else a - b if found[2] == "-" else a * b)
+
+
+def _equations(text: str) -> Iterator[Equation]:
+    for sentence in _sentences(tokens_of(text)):
+        sides = _sides(sentence)
+        for number, ((left, _), (right, approximate)) in enumerate(pairwise(sides)):
+            found = _compare(left, right, text, approximate, in_chain=number > 0)
+            if found is not None:
+                yield found
+
+
+def _sentences(tokens: list[Token]) -> Iterator[list[Token]]:
+    """Tokens between breaks, where there is an equality sign among them."""
+    current: list[Token] = []
+    for token in tokens:
+        if token.kind == "break":
+            if any(t.kind == "equals" for t in current):
+                yield current
+            current = []
+        else:
+            current.append(token)
+    if any(t.kind == "equals" for t in current):
+        yield current
+
+
+def _sides(tokens: list[Token]) -> list[tuple[list[Run], bool]]:
+    """The sides of equality signs: (expressions in it, whether the sign before it is `≈`)."""
+    sides: list[tuple[list[Token], bool]] = [([], False)]
+    for token in tokens:
+        if token.kind == "equals":
+            sides.append(([], token.text != "="))
+        else:
+            sides[-1][0].append(token)
+    return [(runs_of(side), approximate) for side, approximate in sides]
+
+
+def _compare(before: list[Run], after: list[Run], text: str, approximate: bool, in_chain: bool) -> Equation | None:
+    """The equation of the last expression before a sign and the first one after it, if both are such."""
+    if not before or not after or not before[-1].ends or not after[0].begins:
+        return None
+    left, right = before[-1], after[0]
+    values, others = left.values(), right.values()
+    if not values or not others or not _is_equation(left, right, in_chain):
+        return None
+    holds: bool | None = any(_same(a, b, left, right) for a in values for b in others)
+    a, b = values[0][0], others[0][0]
+    if not holds and (approximate or _doubtful(left, right, a, b, in_chain) or _MEANT_OTHERWISE.search(text)):
+        holds = None
+    return Equation(left.written(text), right.written(text), a, holds)
+
+
+def _is_equation(left: Run, right: Run, in_chain: bool) -> bool:
+    """Two plain numbers say nothing (`1 foot = 12 inches`), unless they follow from a calculation."""
+    if left.computes or right.computes:
+        return True
+    return in_chain and not left.units and not right.units
+
+
+def _same(a: tuple[Fraction, bool], b: tuple[Fraction, bool], left: Run, right: Run) -> bool:
+    """Equal, or one is the other rounded to the digits that it is written with, or cut there."""
+    distance = abs(a[0] - b[0])
+    if not distance:
+        return True
+    plain = [(run.plain, hundredths) for run, (_, hundredths) in ((right, b), (left, a)) if run.plain]
+    return any(distance <= _tolerance(number, hundredths) for number, hundredths in plain)
+
+
+def _tolerance(number: Number, hundredths: bool) -> Fraction:
+    last_digit = Fraction(1, 10**number.decimals * (100 if number.percent and hundredths else 1))
+    return last_digit if number.decimals else last_digit / 2
+
+
+def _doubtful(left: Run, right: Run, a: Fraction, b: Fraction, in_chain: bool) -> bool:
+    """Whether what looks false may be meant otherwise."""
+    if left.doubtful or right.doubtful or left.mixes_percent or right.mixes_percent:
+        return True
+    if left.plain and left.named and not in_chain:
+        return True  # a name, no number: `costs in 2014 = 3 * 4`
+    if right.first is not None and right.first.value == a and right.computes:
+        return True  # the first result is calculated on with
+    if left.last_of_difference is not None and _close(left.last_of_difference, b):
+        return True  # a dash before the calculation, no minus
+    if (left.units or right.units) and a and b and _converts(max(a / b, b / a), "^" in left.items + right.items):
+        return True
+    return (left.rounded or right.rounded) and _close(a, b)
+
+
+def _converts(ratio: Fraction, scientific: bool) -> bool:
+    """Whether a number of one usual unit is `ratio` of another; with powers of ten, any power is."""
+    return ratio in _CONVERSIONS or (scientific and ratio.denominator == 1 and str(ratio).rstrip("0") == "1")
+
+
+def _close(a: Fraction, b: Fraction) -> bool:
+    return abs(a - b) <= _NEARLY * max(abs(a), abs(b))

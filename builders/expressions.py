@@ -1,0 +1,433 @@
+"""Arithmetic expressions in running text: numbers with units, signs and brackets, evaluated exactly.
+
+`tokens_of` cuts a text, `runs_of` finds the expressions in a row of tokens, and `Run.values` computes one. Numbers,
+brackets, exponents and results are bounded, so that no text takes long; what exceeds a bound has no value.
+"""
+
+import re
+from fractions import Fraction
+from typing import Literal, NamedTuple
+
+MAX_DEPTH = 40
+MAX_ITEMS = 400
+MAX_DIGITS = 40
+MAX_EXPONENT = 64
+MAX_BITS = 4_000
+_UNIT_WORDS = 5
+"""Words after a number that can be its unit."""
+
+Kind = Literal["number", "sign", "open", "close", "equals", "word", "foreign", "break"]
+_TOKEN = re.compile(
+    r"""
+      (?P<space> [ \t\r$€£¥₹&] | \n (?= [ \t]* [=≈] ) )
+    | (?P<bullet> ^ [ \t]* (?: [-*+•] | \d{1,2} [.)] ) [ \t] )
+    | (?P<foreign> \d+ (?: :\d+ )+ | (?:19|20)\d\d-\d\d-\d\d\b | \d{1,2}/\d{1,2}/(?:19|20)\d\d\b | [√π∑∏∫∞_\\°] )
+    | (?P<mixed> \d{1,6} [ ]+ \d{1,4} / \d{1,4} (?! [\d.,/] \d | \d ) )
+    | (?P<number> (?: \d{1,3} (?: ,\d{3} )+ (?! \d ) (?: \.\d+ )? | \d+ (?: \.\d+ )? | \.\d+ ) (?: [ ]? % )? )
+    | (?P<equals> (?<! [<>!=:] ) = (?! [=>] ) | [≈≃] | \bequals?\b (?: [ ]to\b )? )
+    | (?P<unit> (?<= \d ) - [^\W\d_]+ )
+    | (?P<word> [^\W\d_]+ (?: ['’-] [^\W\d_]+ )* )
+    | (?P<sign> \*\* | [-+*/^×÷·∙⋅∗−–] )
+    | (?P<open> [(\[] ) | (?P<close> [)\]] )
+    | (?P<break> . | \n )
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+_SIGNS = {"×": "*", "·": "*", "∙": "*", "⋅": "*", "∗": "*", "÷": "/", "−": "-", "–": "-", "**": "^"}
+_WORD_SIGNS = {"x": "*", "X": "*", "times": "*", "plus": "+", "minus": "-"}
+_LETTER_UNITS = frozenset("aAImgLlhs")
+_ATTACHED_UNITS = _LETTER_UNITS | {
+    "cm", "km", "mm", "kg", "mg", "lb", "lbs", "oz", "ft", "in", "mi", "mph", "kph", "hr", "hrs", "min", "mins", "sec",
+    "ml", "mL", "cents", "meters", "minutes",
+}  # fmt: skip
+_PART_OF = frozenset({
+    "of", "half", "twice", "double", "triple", "thrice", "quarter", "third", "times", "by", "over", "per", "than",
+    "from", "less", "more",
+})  # fmt: skip
+"""Words before an expression that make it a part of another one."""
+_SUM_OF = frozenset({
+    "sum", "total", "cost", "difference", "product", "result", "amount", "number", "area", "value", "price", "profit",
+    "length",
+})  # fmt: skip
+"""Words with which `of` makes none."""
+_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
+_WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|boxed)\{([^{}]*)\}")
+_LATEX = [
+    (re.compile(r"\\(?:times|cdot|ast)\b"), "*"),
+    (re.compile(r"\\div\b"), "/"),
+    (re.compile(r"\\approx\b"), "≈"),
+    (re.compile(r"\\\\"), "\n"),
+    (re.compile(r"\\(?:left|right)\b|\\!"), ""),
+    (re.compile(r"\\[,;: ()\[\]$]"), " "),
+    (re.compile(r"\\%"), "%"),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\^\{([^{}]*)\}"), r"^(\1)"),
+]
+_ASIDE = re.compile(r"(\d[ ]?)\([A-Za-z]{2}[A-Za-z ]{0,40}\)")  # `$12 (adult tickets)`
+_BOLD = re.compile(r"\*\*(?!\s*[\d(])|(?<![\d)])(?<![\d)]\s)\*\*")
+
+
+class Number(NamedTuple):
+    """A number as it is written; `value` of a percentage is that of its digits."""
+
+    value: Fraction
+    decimals: int
+    percent: bool
+
+
+class Token(NamedTuple):
+    """A piece of the text, with its position."""
+
+    kind: Kind
+    text: str
+    start: int
+    end: int
+
+
+def plain(text: str) -> str:
+    """A text whose LaTeX is written in plain signs, as far as it is arithmetic, without bold type and asides."""
+    if "\\" in text:
+        for _ in range(3):  # as deep as fractions and words nest
+            text = _FRACTION.sub(r"((\1)/(\2))", _WRAPPED.sub(r" \1 ", text))
+        for pattern, replacement in _LATEX:
+            text = pattern.sub(replacement, text)
+    if "(" in text:
+        text = _ASIDE.sub(r"\1 ", text)
+    return _BOLD.sub("  ", text) if "**" in text else text
+
+
+def tokens_of(text: str) -> list[Token]:
+    """The tokens of a text. White space and currency signs are none."""
+    tokens = []
+    for found in _TOKEN.finditer(text):
+        kind = found.lastgroup
+        if kind == "space":
+            continue
+        if kind in ("bullet", "mixed", "unit"):
+            kind = {"bullet": "break", "mixed": "number", "unit": "word"}[kind]
+        tokens.append(Token(kind, found[0], found.start(), found.end()))  # pyrefly: ignore
+    return tokens
+
+
+def number_of(text: str) -> Number | None:
+    """The number that a token is; None for one that is too long."""
+    percent = text.endswith("%")
+    digits = text.rstrip("% ").replace(",", "")
+    if len(digits) > MAX_DIGITS:
+        return None
+    if "/" in digits:  # a mixed number
+        whole, part = digits.split(maxsplit=1)
+        over, under = (int(n) for n in part.split("/"))
+        return Number(int(whole) + Fraction(over, under), 0, False) if 0 < over < under else None
+    _, _, decimals = digits.partition(".")
+    return Number(Fraction(digits), len(decimals), percent)
+
+
+class Run:
+    """An expression in a text: its items, and what stands around it.
+
+    `begins` and `ends` say whether it begins and ends the row of tokens that it was found in. A `doubtful` one may be
+    part of something larger, of which words tell; a `named` one follows a word (`in 2014`).
+    """
+
+    def __init__(self, start: int, begins: bool, doubtful: bool):
+        self.start, self.begins, self.doubtful = start, begins, doubtful
+        self.items: list[Number | str] = []
+        self.ends_of: list[int] = []
+        self.units: list[str] = []
+        self.depth = self.words = 0
+        self.ends = self.broken = self.spaced_minus = self.named = False
+
+    @property
+    def wants_operand(self) -> bool:
+        """Whether a number or an opening bracket has to follow."""
+        return not self.items or (isinstance(self.items[-1], str) and self.items[-1] != ")")
+
+    def add(self, item: Number | str, token: Token) -> None:
+        self.items.append(item)
+        self.ends_of.append(token.end)
+        self.words = 0
+        self.broken = self.broken or len(self.items) > MAX_ITEMS
+
+    def written(self, text: str) -> str:
+        """As it stands in the text."""
+        return " ".join(text[self.start : self.ends_of[-1]].split())
+
+    @property
+    def numbers(self) -> list[Number]:
+        return [item for item in self.items if isinstance(item, Number)]
+
+    @property
+    def computes(self) -> bool:
+        return len(self.numbers) > 1
+
+    @property
+    def first(self) -> Number | None:
+        """The number that it begins with."""
+        return self.items[0] if self.items and isinstance(self.items[0], Number) else None
+
+    @property
+    def plain(self) -> Number | None:
+        """Its number, where it is one alone."""
+        return self.numbers[0] if len(self.numbers) == 1 else None
+
+    @property
+    def rounded(self) -> bool:
+        """Whether it calculates with numbers that look rounded."""
+        return self.computes and any(n.decimals > 1 for n in self.numbers)
+
+    @property
+    def mixes_percent(self) -> bool:
+        """Whether percentages are added to what is none (`100 + 10%`)."""
+        kinds = {number.percent for number in self.numbers}
+        return len(kinds) == 2 and any(item in ("+", "-") for item in self.items)
+
+    @property
+    def last_of_difference(self) -> Fraction | None:
+        """The value of what follows a first number and a spaced minus, if that calculates itself."""
+        if not self.spaced_minus or len(self.numbers) < 3:
+            return None
+        return evaluate(self.items[2:], percent=True)
+
+    def values(self) -> list[tuple[Fraction, bool]]:
+        """(value, whether percentages are hundredths), for all that it can mean. Empty: it has no value."""
+        if self.broken or self.wants_operand or self.depth:
+            return []
+        readings = (True, False) if any(n.percent for n in self.numbers) else (True,)
+        found = [(evaluate(self.items, percent), percent) for percent in readings]
+        return [(value, percent) for value, percent in found if value is not None]
+
+
+def runs_of(tokens: list[Token]) -> list[Run]:
+    """The expressions in a row of tokens without breaks and equality signs, in order."""
+    reader = _Reader(tokens)
+    for place, token in enumerate(tokens):
+        getattr(reader, f"_{token.kind}")(place, token)
+    return reader.finished()
+
+
+class _Reader:
+    """Reads tokens from left to right; `run` is the expression that may go on."""
+
+    def __init__(self, tokens: list[Token]):
+        self.tokens, self.runs = tokens, list[Run]()
+        self.run: Run | None = None
+        self.before: list[str] = []
+        self.torn = False  # whether something of an expression could not be read, of which a later one may be part
+
+    def finished(self) -> list[Run]:
+        if self.run is not None:
+            self.run = _without_unclosed(self.run)
+            self.run.ends = True
+            self.runs.append(self.run)
+        return self.runs
+
+    def _start(self, place: int, token: Token, doubtful: bool = False) -> Run:
+        if self.run is not None:
+            self.run.broken = self.run.broken or self.run.wants_operand or self.run.depth > 0
+            doubtful = doubtful or self.run.broken or self.run.words == 0
+            self.runs.append(self.run)
+        last = self.before[-1].lower() if self.before else ""
+        if last in _PART_OF and not (last == "of" and len(self.before) > 1 and self.before[-2].lower() in _SUM_OF):
+            doubtful = True
+        run = self.run = Run(token.start, place == 0, doubtful or self.torn)
+        run.named, self.before = bool(self.before), []
+        return run
+
+    def _adjacent(self, place: int, kinds: tuple[Kind, ...]) -> bool:
+        """Whether the token before touches this one and is of some kind."""
+        return (
+            place > 0
+            and self.tokens[place - 1].end == self.tokens[place].start
+            and self.tokens[place - 1].kind in kinds
+        )
+
+    def _number(self, place: int, token: Token) -> None:
+        number = number_of(token.text)
+        run = self.run if self.run is not None and self.run.wants_operand else None
+        if run is None and self.run is not None and self.run.depth and self.run.items[-1] != "(":
+            self.run.broken = True
+        of_part = self.run is not None and self.before[-1:] == ["of"] and self.run.words == 1 and self._is_part()
+        if of_part and self.run is not None:
+            run = self.run
+            run.add("*", token)
+        index = self._adjacent(place, ("word", "close"))  # `x2`, `(NO3)2`
+        if index and self.run is not None:
+            self.run.broken = True
+        run = run or self._start(place, token)
+        run.broken = run.broken or number is None or index
+        run.add(number or "?", token)
+        self.before = []
+
+    def _is_part(self) -> bool:
+        """Whether the expression is a percentage or a fraction, of which there can be one `of` something."""
+        assert self.run is not None
+        numbers = self.run.numbers
+        return (bool(numbers) and numbers[-1].percent) or (len(numbers) == 2 and "/" in self.run.items)
+
+    def _open(self, place: int, token: Token) -> None:
+        if self.run is not None and not self.run.wants_operand:
+            if self._adjacent(place, ("number", "close")):
+                self.run.doubtful = self.run.doubtful or "/" in self.run.items  # is `1/2(3)` a half of 3?
+                self.run.add("*", token)
+            else:
+                self._start(place, token)
+        run = self.run or self._start(place, token)
+        run.broken = run.broken or self._adjacent(place, ("word",)) or run.depth >= MAX_DEPTH
+        run.depth += 1
+        run.add("(", token)
+
+    def _close(self, place: int, token: Token) -> None:
+        run = self.run
+        if run is None or run.depth == 0:
+            self._leave()
+            return
+        run.broken = run.broken or run.wants_operand
+        run.depth -= 1
+        run.add(")", token)
+
+    def _sign(self, place: int, token: Token) -> None:
+        sign = _SIGNS.get(token.text, token.text)
+        run = self.run
+        if run is None or run.wants_operand:
+            run = run or self._start(place, token, doubtful=place > 0)
+            last = run.items[-1] if run.items else ""
+            after_word = (
+                place > 0
+                and not run.items
+                and not (self._touches_number(place) and not self._adjacent(place, ("word",)))
+            )
+            run.broken = run.broken or sign not in "+-" or last in ("u-", "u+") or after_word
+            run.add(f"u{sign}", token)
+            return
+        run.broken = run.broken or (sign == "^" and self.tokens[place - 1].kind == "word")  # `cm^2`, `3x^2`
+        if token.text == "–" and self._adjacent(place, ("number",)):
+            run.broken = True  # a range
+        if len(run.items) == 1 and sign == "-" and not self._touches_number(place):
+            run.spaced_minus = True
+        run.add(sign, token)
+
+    def _touches_number(self, place: int) -> bool:
+        """Whether the token after touches this one and is a number."""
+        after = self.tokens[place + 1 : place + 2]
+        return bool(after) and after[0].kind == "number" and after[0].start == self.tokens[place].end
+
+    def _word(self, place: int, token: Token) -> None:
+        word, run = token.text, self.run
+        after = self.tokens[place + 1 : place + 2]
+        follows = bool(after) and after[0].kind in ("number", "open") and (word != "x" or after[0].start >= token.end)
+        if run is not None and not run.wants_operand and word in _WORD_SIGNS and follows:
+            run.add(_WORD_SIGNS[word], token)
+            return
+        self.before.append(word)
+        if run is None:
+            return
+        if run.wants_operand:
+            self._word_for_operand(run, token)
+        elif self._is_unit(place, token):
+            run.words += 1
+            run.units.append(word)
+            if run.words > _UNIT_WORDS or (run.depth and run.words > 2):
+                self._leave()
+        else:
+            run.broken = True
+
+    def _word_for_operand(self, run: Run, token: Token) -> None:
+        """`12 inches/foot` has a unit; after other signs a word is a variable or begins another thought."""
+        known = token.text in _ATTACHED_UNITS or (len(token.text) > 2 if not run.units else len(token.text) > 1)
+        if run.items and run.items[-1] == "/" and known:
+            run.items.pop()
+            run.ends_of.pop()
+            run.units.append(token.text)
+            run.words = 1
+            return
+        if not all(item == "(" for item in run.items):
+            run.broken = self.torn = True
+            self.runs.append(run)
+        self.run = None
+
+    def _is_unit(self, place: int, token: Token) -> bool:
+        if self._adjacent(place, ("number",)) and not token.text.startswith("-"):
+            return token.text in _ATTACHED_UNITS
+        return len(token.text) > 1 or token.text in _LETTER_UNITS
+
+    def _foreign(self, place: int, token: Token) -> None:
+        run = self.run or self._start(place, token)
+        run.broken = True
+        if not run.wants_operand:
+            return
+        run.add("?", token)
+
+    def _leave(self) -> None:
+        """The expression has ended before the row of tokens does."""
+        if self.run is not None:
+            self.run.broken = self.run.broken or self.run.depth > 0 or self.run.wants_operand
+            self.runs.append(self.run)
+        self.run, self.before = None, []
+
+
+def _without_unclosed(run: Run) -> Run:
+    """What follows the last bracket that is not closed; it may be one of the sentence's."""
+    opened: list[int] = []
+    for place, item in enumerate(run.items):
+        if item == "(":
+            opened.append(place)
+        elif item == ")":
+            opened.pop()
+    if opened:
+        run.start = run.ends_of[opened[-1]]
+        run.items, run.ends_of = run.items[opened[-1] + 1 :], run.ends_of[opened[-1] + 1 :]
+        run.depth, run.begins = 0, False
+    return run
+
+
+def evaluate(items: list[Number | str], percent: bool) -> Fraction | None:
+    """The exact value of an expression; None where it has none, or one beyond the bounds."""
+    try:
+        value, rest = _sum(items, 0, percent)
+    except (ZeroDivisionError, OverflowError):
+        return None
+    return value if rest == len(items) else None
+
+
+def _sum(items: list[Number | str], at: int, percent: bool) -> tuple[Fraction, int]:
+    value, at = _product(items, at, percent)
+    while at < len(items) and items[at] in ("+", "-"):
+        other, after = _product(items, at + 1, percent)
+        value, at = _bounded(value + other if items[at] == "+" else value - other), after
+    return value, at
+
+
+def _product(items: list[Number | str], at: int, percent: bool) -> tuple[Fraction, int]:
+    value, at = _factor(items, at, percent)
+    while at < len(items) and items[at] in ("*", "/"):
+        other, after = _factor(items, at + 1, percent)
+        value, at = _bounded(value * other if items[at] == "*" else value / other), after
+    return value, at
+
+
+def _factor(items: list[Number | str], at: int, percent: bool) -> tuple[Fraction, int]:
+    """A number or bracket with its sign and power. `-2^2` is -4."""
+    item = items[at]
+    if item in ("u-", "u+"):
+        value, at = _factor(items, at + 1, percent)
+        return (-value if item == "u-" else value), at
+    if isinstance(item, Number):
+        value, at = item.value / (100 if item.percent and percent else 1), at + 1
+    elif item == "(":
+        value, at = _sum(items, at + 1, percent)
+        at += 1
+    else:
+        raise OverflowError(item)
+    if at < len(items) and items[at] == "^":
+        power, at = _factor(items, at + 1, percent)
+        if power.denominator != 1 or abs(power) > MAX_EXPONENT:
+            raise OverflowError("power")
+        value = _bounded(value ** int(power))
+    return value, at
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
+        raise OverflowError("value")
+    return value
