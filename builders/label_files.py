@@ -95,8 +95,11 @@ class Label(BaseModel):
         return self
 
     def line(self) -> str:
-        """The line of the file, without what was not given, and with a line break."""
-        return json.dumps(self.model_dump(exclude_none=True), ensure_ascii=False) + "\n"
+        """The line of the file, with a line break; what was not given is left out."""
+        given = self.model_dump(exclude_none=True)
+        if self.verdict == "no_error":
+            given["first_error"] = None
+        return json.dumps(given, ensure_ascii=False) + "\n"
 
 
 class Located(NamedTuple):
@@ -147,7 +150,9 @@ def label_files(path: Path) -> list[Path]:
 def parse_line(place: str, line: bytes) -> Label:
     """The label of a line; `place` is what an error names."""
     try:
-        return Label.model_validate(json.loads(line.decode("utf-8-sig")))
+        given = json.loads(line.decode("utf-8-sig"))
+        json.dumps(given, ensure_ascii=False).encode()  # JSON may hold half of a character, which UTF-8 cannot
+        return Label.model_validate(given)
     except ValidationError as error:
         raise ValueError(f"{place}: {_first_mistake(error)}; mend the line or remove it") from None
     except ValueError as error:
