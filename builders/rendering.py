@@ -1,5 +1,7 @@
 """From a prompt's messages to the tokens a model reads; engines and training share it."""
 
+import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,6 +10,7 @@ if TYPE_CHECKING:
 
 Messages = Sequence[dict[str, str]]
 _MARK = "answer"  # stands for the content of a turn
+_ANCHORS = ("\n", ".", "a")  # what a text is tokenised after, where its first token alone would have a space before it
 
 
 def render_text(tokenizer: "PreTrainedTokenizerBase", messages: Messages, prefill: str, rendering: str) -> str:
@@ -52,12 +55,50 @@ def completion_ids(
 
     Prompt and text are tokenised together, and what follows the prompt's ids is taken: some tokenizers (Llama 2,
     Mistral 0.1) put a space before whatever they encode, which the model never wrote. Where a token would reach across
-    the boundary, the prompt's ids do not start the whole's; then the text's own ids are taken.
+    the boundary (`:` and a line break, a space and a word), the prompt's ids do not start the whole's. Then the text is
+    tokenised apart, and the join is proved: both parts together decode to what the whole decodes to, or to the prompt's
+    text and the text.
+
+    Raises ValueError where no way of tokenising the text joins it to the prompt.
     """
     whole = _encode(tokenizer, prompt.text + text, prompt.rendering)
-    together = whole[: len(prompt.ids)] == prompt.ids
-    ids = whole[len(prompt.ids) :] if together else tokenizer.encode(text, add_special_tokens=False)
+    unclear = bool(prompt.ids) and prompt.ids[-1] == tokenizer.unk_token_id  # it may stand for some of the text too
+    if whole[: len(prompt.ids)] == prompt.ids and not unclear:
+        ids = whole[len(prompt.ids) :]
+    else:
+        ids = _apart(tokenizer, prompt, text, whole)
     return ids if ending is None else [*ids, ending]
+
+
+def _apart(tokenizer: "PreTrainedTokenizerBase", prompt: Rendered, text: str, whole: list[int]) -> list[int]:
+    """The token ids of a text after a prompt whose last token would be another one before it."""
+    for before in ("", *_ANCHORS):
+        known = tokenizer.encode(before, add_special_tokens=False) if before else []
+        both = tokenizer.encode(before + text, add_special_tokens=False)
+        ids = both[len(known) :]
+        if both[: len(known)] == known and _joins(tokenizer, prompt, text, ids, whole):
+            return ids
+    raise ValueError(
+        f"the tokenizer cannot continue {prompt.text[-20:]!r} with {text[:20]!r}: a token reaches across, and apart they"
+        " decode to another text; end the prompt (its template's prefill) or the completion before it elsewhere"
+    )
+
+
+def _joins(tokenizer: "PreTrainedTokenizerBase", prompt: Rendered, text: str, ids: list[int], whole: list[int]) -> bool:
+    """Whether the prompt's ids and these stand for the prompt and the text, as far as the tokenizer can tell texts."""
+    asked, joined, direct = (_decode(tokenizer, part) for part in (prompt.ids, [*prompt.ids, *ids], whole))
+    if joined == direct:
+        return True
+    unknown = tokenizer.unk_token
+    parts = joined[len(asked) :].split(unknown) if isinstance(unknown, str) else [joined[len(asked) :]]
+    pattern = ".+".join(map(re.escape, parts))
+    return joined.startswith(asked) and re.fullmatch(pattern, unicodedata.normalize("NFC", text), re.DOTALL) is not None
+
+
+def _decode(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> str:
+    text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    assert isinstance(text, str)
+    return unicodedata.normalize("NFC", text)  # as many tokenizers read every text
 
 
 def ending_id(tokenizer: "PreTrainedTokenizerBase", rendering: str, eos_ids: Collection[int]) -> int | None:

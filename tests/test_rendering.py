@@ -48,7 +48,9 @@ def pieces(text: str, completion: str, rendering: str = "text") -> list[str]:
         ("Qa:\n", "7", ["7"]),
         ("Qa:", " 7", ["▁7"]),
         ("Qa:", "", []),
-        ("Qa:", ":a", ["▁", ":", "a"]),  # `::` is one token: the prompt's last is not what the model has read
+        ("Qa:", ":a", [":", "a"]),  # `::` is one token: the prompt's last is not what the model has read
+        ("Qa: ", "7", ["7"]),  # `▁7` is one token, and `7` alone is too
+        ("Qa: ", " 7", ["▁7"]),
     ],
 )
 def test_a_completion_starts_where_its_prompt_ends(text, completion, expected, rendering):
