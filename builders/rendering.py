@@ -79,8 +79,8 @@ def _apart(tokenizer: "PreTrainedTokenizerBase", prompt: Rendered, text: str, wh
         if both[: len(known)] == known and _joins(tokenizer, prompt, text, ids, whole):
             return ids
     raise ValueError(
-        f"the tokenizer cannot continue {prompt.text[-20:]!r} with {text[:20]!r}: a token reaches across, and apart they"
-        " decode to another text; end the prompt (its template's prefill) or the completion before it elsewhere"
+        f"the tokenizer cannot continue {prompt.text[-20:]!r} with {text[:20]!r}: a token reaches across, and apart"
+        " they decode to another text; end the prompt (its template's prefill) or the completion before it elsewhere"
     )
 
 

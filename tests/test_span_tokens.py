@@ -20,10 +20,8 @@ STEPS = [
     "Step 1:\n2 cats\n\nStep 2:  two  spaces: 8.\nStep 3:\n\n$$2 * 4 = 8$$\nStep 4:8",
     "Step 1: 🐈\u200d⬛ has é and ü, 4 legs;Step 2: no.\n**Step 2:** 1,024 / 2.5 = 409.6.",
 ]
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""How Qwen and Llama 3 cut texts before their merges: line breaks go with the mark before them."""
+SPLIT = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?=\S)|\s+"
+"""Roughly how Qwen and Llama 3 cut texts before they merge: line breaks go with the mark before them."""
 
 
 def trained(inner: Tokenizer, trainer: trainers.Trainer) -> Tokenizer:
