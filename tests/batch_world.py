@@ -1,6 +1,7 @@
 """A judge's questions that are answered in batches, for tests. Pauses are a hundredth of the usual ones."""
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from builders.generation import Spent
 from builders.judging.batches import answer_in_batches, finish_batches
 from schemas.sections import Sampling
 from stores.ledger import Completion, Ledger
-from stores.stage import StopEarly
+from stores.stage import EXIT_STOPPED_EARLY, StopEarly
 from tests.batch_server import BatchServer
 from tests.fault_server import MODEL
 from tests.hosted_world import connect
@@ -89,3 +90,19 @@ def a_world(
     with server.running():
         connect(monkeypatch, server, **settings)
         yield World(root, server)
+
+
+def main() -> None:
+    """`python -m tests.batch_world COUNT`: one run over so many questions, in the ledger and with the server of the
+    environment; exits as a stage does."""
+    ledger, questions = Ledger(), asks(int(sys.argv[1]))
+    with ledger.exclusive(CONTEXT):
+        try:
+            answer_in_batches(ledger, CONTEXT, NAME, questions, read)
+        except StopEarly as stop:
+            print(stop, file=sys.stderr)
+            sys.exit(EXIT_STOPPED_EARLY)
+
+
+if __name__ == "__main__":
+    main()
