@@ -61,7 +61,7 @@ def params(kinds: Mapping[str, str]) -> dict[str, Any]:
     base = {"samples": "all", "prompts": "none", "problems": "all", "rewards": "none"}
     own = {
         "judge": {"model": "judge", "path": "data/none"},
-        "rule": {"model": "none", "path": "data/none"},
+        "rule": {"model": "none", "path": "data/none", "neutral_is_error": False},
         "human": {"model": "none", "path": "labels.jsonl"},
     }
     problems = {"source": "file", "path": "p.jsonl", "split": "test", "answer_kind": "number", "licence": "MIT"}

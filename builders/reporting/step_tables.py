@@ -6,6 +6,9 @@ from typing import Any
 from builders.reporting.markup import Markup, fragment, table, tag
 from builders.reporting.tables import EMPTY, percent
 
+MOST_PAIRS = 10
+"""Pairs of labelers of one calibration that the page shows."""
+
 
 def label_table(labelled: dict[str, dict[str, dict[str, int]]]) -> Markup:
     """What the labelers of each run said: verdicts, labels of steps, and where the first wrong step is."""
@@ -75,13 +78,18 @@ def _share(row: dict[str, Any], name: str) -> Markup | None:
 
 
 def _agreements(calibrations: dict[str, dict[str, Any]]) -> Markup:
-    rows = [
-        [key, row["a"], row["b"], f"{row['n']:,}", _share(row, "share"), _decimals(row["kappa"])]
-        for key, entry in calibrations.items()
-        for row in entry.get("agreements", [])
-    ]
+    """Of many labelers, the pairs with most samples in common: there are as many pairs as labelers squared."""
+    shown, hidden = [], 0
+    for key, entry in calibrations.items():
+        pairs = sorted(entry.get("agreements", []), key=lambda row: -row["n"])
+        hidden += len(pairs[MOST_PAIRS:])
+        shown += [
+            [key, row["a"], row["b"], f"{row['n']:,}", _share(row, "share"), _decimals(row["kappa"])]
+            for row in pairs[:MOST_PAIRS]
+        ]
     header = ["calibration", "labeler", "other", "samples", "same first wrong step", "kappa"]
-    return fragment(tag("h3", "Two labelers"), table(header, rows, 3)) if rows else EMPTY
+    rest = tag("p", f"{hidden:,} more pairs are in metrics.json.", class_="note") if hidden else EMPTY
+    return fragment(tag("h3", "Two labelers"), table(header, shown, 3), rest) if shown else EMPTY
 
 
 def _reliabilities(calibrations: dict[str, dict[str, Any]]) -> Markup:

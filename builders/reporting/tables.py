@@ -155,7 +155,7 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def cost_table(costs: dict[str, Any]) -> Markup:
-    """What each run's last execution took, then what the ledger holds for each sampling setting."""
+    """What each run's last execution took, then what the ledger holds for each sampling or judging setting."""
     return fragment(_execution_table(costs), _generation_table(costs["generation"]))
 
 
@@ -183,7 +183,7 @@ def _generation_table(generation: dict[str, Any]) -> Markup:
         return EMPTY
     rows = [_generated(start, ", ".join(cost["runs"]), cost) for start, cost in settings.items()]
     rows.append(_generated("total", "", generation["total"]))
-    header = ["setting", "runs", "completions", "wall", "device", "tokens"]
+    header = ["setting", "runs", "completions", "wall", "device", "tokens", "price"]
     text = (
         "All batches that the ledger holds for each setting, whenever and for whichever run they were made. The table "
         "above counts some of them again, as the execution that made them."
@@ -193,7 +193,14 @@ def _generation_table(generation: dict[str, Any]) -> Markup:
 
 def _generated(setting: str, runs: str, cost: dict[str, Any]) -> list[object]:
     seconds = [_seconds(cost[name]) for name in ("wall_s", "device_s")]
-    return [setting, runs, _tokens(cost["completions"]), *seconds, _tokens(cost["tokens"])]
+    return [
+        setting,
+        runs,
+        _tokens(cost["completions"]),
+        *seconds,
+        _tokens(cost["tokens"]),
+        _price(cost.get("price_usd")),
+    ]
 
 
 def _seconds(value: float | None) -> str | None:
