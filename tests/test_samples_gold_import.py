@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from builders import pairs_outcome, samples_gold, samples_import
 from builders.model_files import load_tokenizer, write_record
 from builders.models import initialise
+from builders.steps import split_steps
 from schemas import Reward, Sample
 from schemas.ids import digest, sample_id, text_hash
 from stores.paths import run_dir
@@ -103,6 +105,60 @@ def test_a_solution_without_a_gold_answer_needs_none_if_the_ending_does_not(prob
     assert [row["text"] for row in world.read("samples", "gold") if row["problem_id"] == SUM.problem_id] == [
         "3 + 4 = 7"
     ]
+
+
+NUMBERED = [
+    # a solution, the same with its steps numbered
+    ("4 legs each.\n2 * 4 = 8.", "4 legs each.\nStep 2: 2 * 4 = 8."),
+    ("4 legs each.\n\n  2 * 4 = 8. So 8.\n", "4 legs each.\nStep 2: 2 * 4 = 8. So 8."),
+    ("One line. It has 3.5 legs, .5 more. So 4!", "One line.\nStep 2: It has 3.5 legs, .5 more.\nStep 3: So 4!"),
+    ("It costs $5.  The rest is $6.25. Done.", "It costs $5.\nStep 2: The rest is $6.25.\nStep 3: Done."),
+    ("So $x = 3. Y$ holds. \"Yes.\" (It does.) $z$ too.",
+     "So $x = 3. Y$ holds.\nStep 2: \"Yes.\"\nStep 3: (It does.)\nStep 4: $z$ too."),
+    ("Mr. Tam (e.g. 3) has No. 4, J. Low 5. So 9.", "Mr. Tam (e.g. 3) has No. 4, J. Low 5.\nStep 2: So 9."),
+    ("1. Add.  2. Divide.", "1. Add.\nStep 2: 2. Divide."),
+    ("\\[\na\n\\]\nSo\n```\nx = 1\ny = 2\n```", "\\[\na\n\\]\nStep 2: So\nStep 3: ```\nx = 1\ny = 2\n```"),
+    ("See [asy]\ndraw(a);\ndraw(b);\n[/asy]\nSo 8.", "See [asy]\ndraw(a);\ndraw(b);\n[/asy]\nStep 2: So 8."),
+    ("Step 1: Add.\n**Step 2:** Divide.\nStep 7: Done.", "Add.\nStep 2: Divide.\nStep 3: Done."),
+    ("one step", "one step"),
+    ("", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("solution", "expected"), NUMBERED)
+def test_steps_are_numbered_after_the_first(solution: str, expected: str) -> None:
+    numbered = samples_gold.number_steps(solution)
+    assert numbered == expected
+    found = [numbered[step.start : step.end].strip() for step in split_steps("Step 1: ", numbered)]
+    assert found == [part.partition(": ")[2] for part in f"Step 1: {numbered}".split("\nStep ") if solution]
+
+
+def test_numbered_solutions_have_ids_of_their_own_and_end_as_others_do(problems: None) -> None:
+    world.write("solutions", "train", [world.solution(CATS, "4 + 4\nis 8."), world.solution(SUM, "It is 7. Yes.")])
+    gold()
+    plain = {row["problem_id"]: row["sample_id"] for row in world.read("samples", "gold")}
+    run = {"problems": "train", "ending": ENDING, "model": "none", "numbered": True}
+    world.write_params(samples_gold={"gold": run})
+    execute("samples_gold", "gold", samples_gold.run)
+    rows = {row["problem_id"]: row for row in world.read("samples", "gold")}
+    assert rows[CATS.problem_id]["text"] == "4 + 4\nStep 2: is 8.\n#### 8 {x}"
+    assert rows[SUM.problem_id]["text"] == "It is 7.\nStep 2: Yes.\n#### 7 {x}"
+    assert all(row["sample_id"] != plain[problem] for problem, row in rows.items())
+
+
+def test_numbering_real_solutions_loses_nothing_and_is_read_again(shared_data: Path) -> None:
+    count = 0
+    for name in ("openai_gsm8k_x4", "qwen25math_math100x8"):
+        table = pq.read_table(shared_data / "model_samples" / f"{name}.problems.parquet")
+        for solution in table["gold_solution"].to_pylist():
+            numbered = samples_gold.number_steps(solution)
+            markers = re.findall(r"^Step (\d+): ", numbered, re.MULTILINE)
+            assert markers == [str(i) for i in range(2, len(markers) + 2)]
+            assert len(split_steps("Step 1: ", numbered)) == len(markers) + 1
+            written = re.sub(r"^Step \d+: ", "", numbered, flags=re.MULTILINE)
+            assert "".join(written.split()) == "".join(solution.split())
+            count += 1
+    assert count > 1_400
 
 
 ROWS = [

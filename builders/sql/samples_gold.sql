@@ -1,4 +1,4 @@
--- One row per human solution of the style, or per problem without one: the completion's text, or why there is none.
+-- One row per human solution of the style, or per problem without one: its text and the ending, or why there is none.
 -- `problems`, `solutions` and `answers` are views; $style and $ending are the run's.
 with written as (
     select
@@ -27,7 +27,8 @@ stated as (
 select
     problem_id,
     "index",
-    text || replace($ending, '{answer}', coalesce(answer, '')) as text,
+    text,
+    replace($ending, '{answer}', coalesce(answer, '')) as ending,
     reason
 from stated
 order by problem_id, "index"
