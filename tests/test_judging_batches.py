@@ -286,6 +286,28 @@ def test_settings_that_all_refuse_are_a_mistake(world: World, server: BatchServe
     assert world.paid_once(asks(3))
 
 
+@pytest.mark.parametrize("known", ["max_completion_tokens", "max_output_tokens"])
+def test_the_limit_of_tokens_has_another_name(
+    world: World, server: BatchServer, monkeypatch: pytest.MonkeyPatch, known: str
+):
+    """A server says that it wants the other name: it gets it. If it wants neither, that is a mistake."""
+    said = "Unsupported parameter: '{}' is not supported with this model. Use '{}' instead."
+
+    def plan(asked: Asked) -> Act:
+        name = next(name for name in asked.body if name.startswith("max_"))
+        return Act() if name == known else Act(400, content=error(said.format(name, known), "unsupported_parameter"))
+
+    server.plan = plan
+    monkeypatch.setenv("PAIRWRIGHT_BATCH_SIZE", "2")
+    if known == "max_completion_tokens":
+        world.until_done(asks(3))
+        assert world.paid_once(asks(3))
+        assert {c.n_attempts for c in world.found(asks(3)).values()} == {1}
+    else:
+        with pytest.raises(ValueError, match="answers 400: Unsupported parameter: 'max_completion_tokens'"):
+            world.until_done(asks(3))
+
+
 def test_a_quota_that_is_used_up_stops_early(world: World, server: BatchServer):
     used = error("You exceeded your current quota", "insufficient_quota")
     server.plan = lambda asked: Act(429, content=used) if len(server.batches) == 1 and number_of(asked) else Act()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from builders.engines.faults import Doubtful, Failed, Unanswerable, in_answer, judge
+from builders.engines.faults import Doubtful, Failed, Unanswerable, in_answer, judge, not_my_dialect
 from builders.engines.servers import Server, redact
 from stores.ledger import Completion
 from stores.stage import StopEarly
@@ -34,8 +34,12 @@ class Line(NamedTuple):
     outcome: Completion | Unanswerable | Failed | Doubtful | ValueError | StopEarly | None
 
 
-def read_lines(path: Path, keys: set[str], read: Read, server: Server) -> Iterator[Line | None]:
-    """The lines of a file, without foreign keys and repeated ones; None for a line that is not whole."""
+def read_lines(path: Path, keys: set[str], read: Read, server: Server, dialect: str) -> Iterator[Line | None]:
+    """The lines of a file, without foreign keys and repeated ones; None for a line that is not whole.
+
+    `dialect` is the name of the limit of tokens that was sent; a question that was refused for it is `Failed`, of this
+    kind.
+    """
     seen: set[str] = set()
     with path.open("rb") as file:
         for text in file:
@@ -44,7 +48,7 @@ def read_lines(path: Path, keys: set[str], read: Read, server: Server) -> Iterat
                 yield None
             elif isinstance(key := line.get("custom_id"), str) and key in keys and key not in seen:
                 seen.add(key)
-                yield Line(key, _outcome(key, line, read, server))
+                yield Line(key, _outcome(key, line, read, server, dialect))
 
 
 def _parse(text: bytes) -> dict[str, Any] | None:
@@ -55,14 +59,14 @@ def _parse(text: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else {}
 
 
-def _outcome(key: str, line: Mapping[str, Any], read: Read, server: Server) -> Any:
+def _outcome(key: str, line: Mapping[str, Any], read: Read, server: Server, dialect: str) -> Any:
     response, error = line.get("response"), line.get("error")
     if not isinstance(response, Mapping):
         code = str(error.get("code") if isinstance(error, Mapping) else error or "no answer")
         return None if code in UNFINISHED else Failed("server", redact(code, (server,)))
     status, body = response.get("status_code"), response.get("body")
     if status != 200:
-        return _refusal(status if isinstance(status, int) else 500, body, server)
+        return _refusal(status if isinstance(status, int) else 500, body, server, dialect)
     if not isinstance(body, Mapping):
         return Failed("server", "an answer that is no object")
     try:
@@ -71,10 +75,13 @@ def _outcome(key: str, line: Mapping[str, Any], read: Read, server: Server) -> A
         return failure
 
 
-def _refusal(status: int, body: object, server: Server) -> Any:
+def _refusal(status: int, body: object, server: Server, dialect: str) -> Any:
     """What an error's status and body mean, as if the question had been asked online."""
     import httpx2
     import openai
 
     response = httpx2.Response(status, request=httpx2.Request("POST", "http://batch"))
-    return judge(openai.APIStatusError("", response=response, body=body), server, (server,))
+    error = openai.APIStatusError("", response=response, body=body)
+    if dialect and not_my_dialect(error, dialect):
+        return Failed("dialect", f"no setting {dialect}")
+    return judge(error, server, (server,))

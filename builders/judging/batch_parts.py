@@ -40,6 +40,10 @@ class Part:
     ended: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     """Keys of the questions that have failed, though others may try again; with the reason."""
+    dialect: str = ""
+    """The name of the limit of tokens in its questions."""
+    misnamed: bool = False
+    """Whether the server wants the limit by its other name."""
     too_large: bool = False
     """Whether the server refused it for the number of tokens that are queued."""
 
@@ -59,6 +63,10 @@ class Parts:
     def failures(self) -> Counter[str]:
         """Key -> how often it has failed."""
         return Counter(key for part in self.all for key in part.failed)
+
+    def dialects(self) -> set[str]:
+        """The names of the limit of tokens that the server does not know."""
+        return {part.dialect for part in self.all if part.misnamed}
 
     def questions(self) -> Path:
         """Where the questions of a batch lie until they are uploaded."""

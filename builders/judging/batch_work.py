@@ -31,6 +31,7 @@ ATTEMPTS = 3
 HALVINGS = 4
 """How often batches are made smaller, if the server's queue has no room for them, before the stage stops."""
 AT_ONCE = 2_000
+LIMITS = ("max_tokens", "max_completion_tokens")
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _QUEUE = "token_limit_exceeded"
 _MONEY = ("billing", "quota", "balance")
@@ -116,7 +117,7 @@ class Batches:
             )
         if batch.status == "completed":
             collected.failed |= {key: "no answer" for key in part.keys if key not in collected.seen}
-        part.failed, part.ended = collected.failed, True
+        part.failed, part.misnamed, part.ended = collected.failed, collected.misnamed, True
         self.parts.save(part)
         for kind in ("answers", "errors"):
             self.parts.answers(part, kind).unlink(missing_ok=True)
@@ -128,7 +129,9 @@ class Batches:
             _say(f"batch {part.batch_id}: the server keeps its {kind} no more; they are asked for again")
             collected.lost = True
             return
-        yield from read_lines(path, set(part.keys) - collected.seen, self.read, self.server)
+        others = self.parts.dialects() - {part.dialect}  # if both names are refused, it is a mistake
+        dialect = "" if others else part.dialect
+        yield from read_lines(path, set(part.keys) - collected.seen, self.read, self.server, dialect)
 
     def _commit(self, part: Part, collected: "_Collected", lines: Iterator[Line | None]) -> None:
         failures = self.parts.failures()
@@ -156,7 +159,9 @@ class Batches:
                 outcome = ValueError(f"{self.server.place} answers {outcome.detail}; change `judge` or the model")
         if isinstance(outcome, Unanswerable):
             return Completion(outcome.detail, outcome.reason, 0, 0)
-        if isinstance(outcome, Failed):
+        if isinstance(outcome, Failed) and outcome.kind == "dialect":
+            collected.misnamed = True
+        elif isinstance(outcome, Failed):
             collected.failed[line.key] = outcome.label
         elif isinstance(outcome, ValueError | StopEarly):
             collected.stop = collected.stop or outcome
@@ -220,7 +225,7 @@ class Batches:
             return None
         name = new_name()
         file_id = self.client.upload(self.parts.questions(), f"pairwright-{self.context}-{name}.jsonl")
-        part = Part(name, self.context, self.model, keys, file_id, time.time())
+        part = Part(name, self.context, self.model, keys, file_id, time.time(), dialect=wanted.dialect)
         self.parts.save(part)
         batch = self.client.create(part)
         part.batch_id, part.status = batch.id, str(batch.status)
@@ -256,6 +261,8 @@ class _Wanted:
 
     def __init__(self, batches: Batches, requests: Questions):
         self.missing = self.failed = self.submitted = 0
+        self.dialect = ""
+        """The name of the limit of tokens in what was written."""
         self._batches, self._lines = batches, self._submittable(batches, requests)
 
     def _submittable(self, batches: Batches, requests: Questions) -> Iterator[tuple[str, bytes]]:
@@ -270,7 +277,17 @@ class _Wanted:
                 if failures[key] >= ATTEMPTS:
                     self.failed += 1
                 elif key not in asked:
-                    yield key, _line(key, body)
+                    yield key, self._line(key, body)
+
+    def _line(self, key: str, body: Mapping[str, Any]) -> bytes:
+        """A line of the file of questions; the limit of tokens has the name that the server knows."""
+        refused, named = self._batches.parts.dialects(), dict(body)
+        for name, other in (LIMITS, LIMITS[::-1]):
+            if name in body:
+                self.dialect = other if name in refused and other not in refused else name
+                named[self.dialect] = named.pop(name)
+        line = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": named}
+        return json.dumps(line).encode() + b"\n"
 
     def write(self, path: Path, most: int) -> list[str]:
         """Writes the next questions to a file, as many as one batch takes; returns their keys."""
@@ -299,7 +316,7 @@ class _Collected:
     def __init__(self) -> None:
         self.seen: set[str] = set()
         self.failed: dict[str, str] = {}
-        self.unreadable, self.lost = 0, False
+        self.unreadable, self.lost, self.misnamed = 0, False, False
         self.stop: Exception | None = None
 
 
@@ -315,11 +332,6 @@ def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
 
 def _many(count: int, noun: str, plural: str = "s") -> str:
     return f"{count:,} {noun}{plural * (count != 1)}"
-
-
-def _line(key: str, body: Mapping[str, Any]) -> bytes:
-    line = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
-    return json.dumps(line).encode() + b"\n"
 
 
 def _counted(batch: "Batch") -> int:
