@@ -90,6 +90,7 @@ def announce(
     wanted: int,
     left: int,
     show: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    doing: str = "sampling",
 ) -> None:
     """Before the first request is sent: notes the context in the ledger, and says in one line what is coming.
 
@@ -100,7 +101,7 @@ def announce(
     sampling = setting["sampling"]
     found = estimate(ledger, left, sampling["max_new_tokens"], similar(ledger, context, fingerprint, sampling))
     have = f", {wanted - left:,} are in the ledger, {left:,} to generate" if wanted > left else " to generate"
-    show(f"sampling {model}: {wanted:,} completions{have}; {describe(found)}")
+    show(f"{doing} {model}: {wanted:,} completions{have}; {describe(found)}")
 
 
 def describe(found: Estimate) -> str:

@@ -42,8 +42,9 @@ def read_completion(body: Mapping[str, Any], sampling: Sampling) -> Answer:
     reason, text = _reason(choice), said.get("content") or ""
     if not isinstance(text, str):
         raise Failed("server", "a completion that is no text")
+    text = readable(text)
     if reason == "refused" or (said.get("refusal") and not text):
-        reason, text = "refused", str(said.get("refusal") or "filtered by the server")
+        reason, text = "refused", readable(str(said.get("refusal") or "filtered by the server"))
     ids = choice.get("token_ids")
     ids = tuple(ids) if isinstance(ids, list) else None
     n_tokens = _count(usage, "completion_tokens", len(ids or ()))
@@ -51,6 +52,11 @@ def read_completion(body: Mapping[str, Any], sampling: Sampling) -> Answer:
     by = " ".join(str(body[name]) for name in ("model", "system_fingerprint") if body.get(name)) or None
     n_prompt = _count(usage, "prompt_tokens", 0)
     return Completion(text, reason, n_tokens, n_prompt, ids, logprobs, served_by=by), usage
+
+
+def readable(text: str) -> str:
+    """A text that UTF-8 can hold: halves of surrogate pairs, which JSON can escape, are joined or replaced."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _choice(choices: object) -> Mapping[str, Any]:

@@ -83,6 +83,18 @@ def _unconnected(error: "APIError") -> bool:
     return isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
 
 
+def costs_nothing(error: BaseException) -> bool:
+    """Whether an attempt that ended so was surely not answered: nobody was there, or it was refused with a status.
+
+    A gateway that gave up waiting (408, 504, 524) may have had it answered all the same.
+    """
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code not in (408, 504, 524)
+    return isinstance(error, openai.APIConnectionError) and _unconnected(error)
+
+
 def _judge_status(error: "APIStatusError", server: Server, hidden: tuple[Server, ...]) -> Unanswerable | Exception:
     status, said = error.status_code, _said(error.body)
     label = f"{type(error).__name__} {status}"

@@ -13,12 +13,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
+from builders.engines.budget import Budget, answer_usd, worst_usd
 from builders.engines.faults import (
     Doubtful,
     Failed,
     Unanswerable,
     Unreachable,
     allowances,
+    costs_nothing,
     in_answer,
     judge,
     not_my_dialect,
@@ -41,6 +43,8 @@ class Question(NamedTuple, Generic[T]):
     """From the parsed answer. Raises `Failed` for one that is none."""
     harmless: Callable[[Facts], dict[str, Any]] | None = None
     """The same settings with a question that nobody refuses, to tell a bad setting from a refused question."""
+    key: str = ""
+    """The ledger's key of the answer, where there is a budget."""
 
 
 class Reply(NamedTuple, Generic[T]):
@@ -58,10 +62,18 @@ class GaveUp(NamedTuple):
 
 
 class Transport:
-    """Asks the servers of a pool. One event loop; enter the pool before asking."""
+    """Asks the servers of a pool. One event loop; enter the pool before asking. No attempt is sent that the budget
+    has no room for.
+    """
 
-    def __init__(self, servers: tuple[Server, ...], limits: Limits, look: Look = lambda server, models, facts: None):
-        self.servers, self.limits = servers, limits
+    def __init__(
+        self,
+        servers: tuple[Server, ...],
+        limits: Limits,
+        look: Look = lambda server, models, facts: None,
+        budget: Budget | None = None,
+    ):
+        self.servers, self.limits, self.budget = servers, limits, budget
         self.pool = Pool(servers, limits, look)
         self.paused = 0
         """Questions between two attempts, which no server is busy with."""
@@ -92,14 +104,18 @@ class Transport:
 
         self.paused, asking.paused = self.paused - asking.paused, False
         lane, number = await self.pool.acquire()
+        answered = False
         try:
             asking.dialect = lane.facts.max_tokens
             body = asking.question.body(lane.facts)
+            await self._take(asking, lane, body)
             async with asyncio.timeout(self.limits.timeout_s):  # the client's own is for each piece of an answer
                 response = await _post(lane, asking.question.path, body)
-            value, tokens = self._read(asking, response)
+            value, tokens = self._read(asking, response, lane.server.url)
+            answered = True
         except openai.APIError as error:
             value = await self._after(error, asking, lane, number)
+            answered = True
         except TimeoutError:
             raise self._failed(Failed("server", "time-out"), asking, lane, number) from None
         except Failed as failure:
@@ -110,17 +126,31 @@ class Transport:
             lane.accepts = True
             self.pool.answered(lane)
         finally:
+            if self.budget and asking.taken:
+                self.budget.settle(asking.question.key, asking.usd, asking.extra_usd, answered)
             self.pool.release(lane)
         return Reply(value, lane.server, asking.reached + 1)
 
-    def _read(self, asking: "_Asking[T]", response: Any) -> tuple[T | Unanswerable, int]:
+    async def _take(self, asking: "_Asking[T]", lane: Lane, body: dict[str, Any]) -> None:
+        """Takes the worst case of an attempt from the budget; what it costs is not known until it is answered."""
+        asking.taken, asking.usd, asking.extra_usd, asking.model = False, None, 0.0, str(body.get("model"))
+        if self.budget:
+            harmless = asking.question.harmless
+            bodies = [body, *([harmless(lane.facts)] if harmless else [])]
+            worst = max(worst_usd(body, lane.server.url) for body in bodies)
+            await self.budget.take(asking.question.key, worst, self.pool)
+            asking.taken = True
+
+    def _read(self, asking: "_Asking[T]", response: Any, url: str) -> tuple[T | Unanswerable, int]:
         try:
             body = response.json()
         except ValueError:
             raise Failed("server", "truncated JSON, or none") from None
         if not isinstance(body, dict):
             raise Failed("server", "an answer that is no object")
+        asking.usd = answer_usd(body, asking.model, url) if self.budget else None
         if failure := in_answer(body):
+            asking.usd = 0.0 if failure.kind == "throttled" else asking.usd
             raise failure
         usage = body.get("usage")
         tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
@@ -128,6 +158,7 @@ class Transport:
 
     async def _after(self, error: Any, asking: "_Asking[T]", lane: Lane, number: int) -> Unanswerable:
         """What follows from an error: a reason why there is no answer; else it raises."""
+        asking.usd = 0.0 if costs_nothing(error) else None
         response = getattr(error, "response", None)
         if response is not None:
             lane.heard(number, allowances(response.headers), time.monotonic())
@@ -135,7 +166,7 @@ class Transport:
                 raise self._failed(Failed("dialect", "another name of max_tokens"), asking, lane, number) from None
         outcome = judge(error, lane.server, self.servers)
         if isinstance(outcome, Doubtful):
-            outcome = await self._resolve(outcome, asking.question, lane)
+            outcome = await self._resolve(outcome, asking, lane)
         if isinstance(outcome, Failed):
             raise self._failed(outcome, asking, lane, number) from None
         if isinstance(outcome, Unanswerable):
@@ -145,14 +176,14 @@ class Transport:
         self.pool.halt(outcome)
         raise outcome from None
 
-    async def _resolve(self, doubt: Doubtful, question: Question[T], lane: Lane) -> Unanswerable | Exception:
+    async def _resolve(self, doubt: Doubtful, asking: "_Asking[T]", lane: Lane) -> Unanswerable | Exception:
         """A 400 is about this question if the server answers others of the same settings."""
         import openai
 
         async with self._doubts:
-            if not lane.accepts and question.harmless is not None:
+            if not lane.accepts and asking.question.harmless is not None:
                 try:
-                    await _post(lane, question.path, question.harmless(lane.facts))
+                    await self._probe(asking, asking.question.harmless(lane.facts), lane)
                     lane.accepts = True
                 except (openai.BadRequestError, openai.UnprocessableEntityError):
                     pass
@@ -162,6 +193,19 @@ class Transport:
         if lane.accepts:
             return Unanswerable("refused", doubt.detail)
         return ValueError(f"{lane.server.place} answers {doubt.detail}; change `sampling`, `rendering` or the model")
+
+    async def _probe(self, asking: "_Asking[T]", body: dict[str, Any], lane: Lane) -> None:
+        """Asks a harmless question, which the reserved money covers too, in place of the attempt that cost nothing."""
+        asking.usd = None
+        try:
+            response = await _post(lane, asking.question.path, body)
+        except BaseException as error:
+            asking.usd = 0.0 if costs_nothing(error) else None
+            raise
+        asking.usd = 0.0
+        if self.budget:
+            price = answer_usd(_object(response), asking.model, lane.server.url)
+            asking.extra_usd = worst_usd(body, lane.server.url) if price is None else price
 
     def _failed(self, failure: Failed, asking: "_Asking[T]", lane: Lane, number: int) -> Failed:
         """Counts a failed attempt for the request and for the server, and says how long the request pauses."""
@@ -194,7 +238,20 @@ class _Asking(Generic[T]):
     """One question on its way, and the failed requests for it that have reached a server."""
 
     def __init__(self, question: Question[T]):
-        self.question, self.reached, self.paused, self.dialect = question, 0, False, ""
+        self.question, self.reached, self.paused, self.dialect, self.model = question, 0, False, "", ""
+        self.taken = False
+        """Whether the present attempt has money of the budget."""
+        self.usd: float | None = None
+        """What it cost; None is not known: it is under way, or lost."""
+        self.extra_usd = 0.0
+
+
+def _object(response: Any) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 async def _post(lane: Lane, path: str, body: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast, get_args
 
+from builders.engines.answers import readable
 from schemas.step_labels import StepLabel
 
 PARSER_VERSION = "verdict 1"
@@ -60,9 +61,10 @@ def parse(text: str, n_steps: int, neutral_is_error: bool, cut: bool = False) ->
     """
     said = _read(text)
     result = said if isinstance(said, Invalid) else _check(said, n_steps, neutral_is_error)
-    if cut and isinstance(result, Invalid):
-        return Invalid(f"cut at max_new_tokens; {result.reason}")
-    return result
+    if isinstance(result, Labelled):
+        corrections = {number: readable(text) for number, text in result.corrections.items()}
+        return Labelled(result.labels, readable(result.rationale or "") or None, corrections)
+    return Invalid(f"cut at max_new_tokens; {result.reason}") if cut else result
 
 
 def _check(said: _Said, n_steps: int, neutral_is_error: bool) -> Labelled | Invalid:

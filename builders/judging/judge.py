@@ -1,0 +1,144 @@
+"""Labels by a judge: its answers are asked for where the ledger lacks them, and the rows are what they say.
+
+An answer that says nothing is kept and makes a row `invalid`. With `retries`, it is asked for again under another key,
+and the first valid answer counts.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import numpy as np
+
+from builders.engines import COMPLETED
+from builders.judging.asking import Asker, Candidates, Chunk, Questions, missing
+from builders.judging.parsing import PARSER_VERSION, Invalid, Labelled, parse
+from builders.judging.questions import Setting, setting_of
+from builders.step_label_rows import Candidate, Labeling, invalid_row, label_row
+from schemas.step_labels import StepLabels
+from stores.ledger import Completion, Ledger
+from stores.stage import Stage
+
+Dated = tuple[Completion, float]
+
+
+def rows(stage: Stage, candidates: Candidates) -> Iterator[list[StepLabels]]:
+    """One row per candidate and repeat, in the order of (sample_id, repeat), in chunks.
+
+    Raises ValueError for a model that is not `hosted`, a template that is none, and what no attempt can mend; StopEarly
+    if not everything could be asked. Then the ledger has what was answered.
+    """
+    setting, ledger = setting_of(stage), Ledger()
+    run, neutral = Questions(setting, candidates), stage.config.neutral_is_error
+    with ledger.exclusive(setting.context):
+        asker = Asker(ledger, run, command(stage))
+        open_ = None
+        for attempt in range(setting.judge.retries + 1):
+            asker.ask(missing(ledger, run, attempt, open_))
+            if attempt < setting.judge.retries:
+                open_ = _invalid(ledger, run, attempt, open_, neutral)
+    asker.spent.charge(stage.cost)
+    for chunk, asked in zip(candidates(), run.chunks, strict=True):
+        yield _rows(setting, chunk, _answers(ledger, run, asked, neutral), neutral)
+
+
+def command(stage: Stage) -> str:
+    """What a user types to continue."""
+    return f"python -m builders.step_labels {stage.name}"
+
+
+def _invalid(
+    ledger: Ledger, run: Questions, attempt: int, wanted: list[np.ndarray] | None, neutral: bool
+) -> list[np.ndarray]:
+    """Which of the wanted answers say nothing: a mask for each chunk."""
+    masks = []
+    for number, chunk in enumerate(run.chunks):
+        keys, steps = run.keys(chunk, attempt), np.repeat(chunk.n_steps, run.repeats).tolist()
+        asked = np.ones(len(keys), bool) if wanted is None else wanted[number]
+        found = ledger.get([key for key, wants in zip(keys, asked, strict=True) if wants])
+        masks.append(
+            np.array([_again(found.get(key), n, neutral) for key, n in zip(keys, steps, strict=True)], dtype=bool)
+        )
+    return masks
+
+
+def _again(answer: Completion | None, n_steps: int, neutral: bool) -> bool:
+    """Whether an answer is to be asked for again: not what will never be answered."""
+    if answer is None or answer.finish_reason not in COMPLETED:
+        return False
+    return isinstance(read(answer, n_steps, neutral), Invalid)
+
+
+def read(answer: Completion, n_steps: int, neutral: bool) -> Labelled | Invalid:
+    """What an answer says."""
+    if answer.finish_reason not in COMPLETED:
+        return Invalid(f"{answer.finish_reason}: {answer.text}")
+    return parse(answer.text, n_steps, neutral, cut=answer.finish_reason == "length")
+
+
+class Answer:
+    """The answer that counts for one candidate and repeat."""
+
+    __slots__ = ("answer", "at", "key", "said")
+
+    def __init__(self, key: str, dated: Dated, n_steps: int, neutral: bool):
+        self.key, (self.answer, self.at) = key, dated
+        self.said = read(self.answer, n_steps, neutral)
+
+
+def _answers(ledger: Ledger, run: Questions, chunk: Chunk, neutral: bool) -> list[Answer]:
+    """The first valid answer for each key of a chunk's first attempt, else the last one."""
+    steps = np.repeat(chunk.n_steps, run.repeats).tolist()
+    found = _read(ledger, run.keys(chunk), steps, neutral)
+    assert len(found) == len(steps), "all first attempts are answered"
+    for attempt in range(1, run.setting.judge.retries + 1):
+        keys = run.keys(chunk, attempt)
+        left = [at for at, answer in found.items() if isinstance(answer.said, Invalid)]
+        later = _read(ledger, [keys[at] for at in left], [steps[at] for at in left], neutral)
+        found |= {left[at]: answer for at, answer in later.items()}
+    return [found[at] for at in range(len(steps))]
+
+
+def _read(ledger: Ledger, keys: list[str], steps: list[int], neutral: bool) -> dict[int, Answer]:
+    """Place -> answer, of the keys that are there."""
+    dated = ledger.dated(keys)
+    return {
+        at: Answer(key, dated[key], n, neutral)
+        for at, (key, n) in enumerate(zip(keys, steps, strict=True))
+        if key in dated
+    }
+
+
+def _rows(setting: Setting, chunk: list[Candidate], answers: list[Answer], neutral: bool) -> list[StepLabels]:
+    repeats = setting.judge.repeats
+    assert len(answers) == len(chunk) * repeats, "candidates are the same whenever they are read"
+    return [
+        _row(setting, candidate, answers[at * repeats + repeat], repeat, neutral)
+        for at, candidate in enumerate(chunk)
+        for repeat in range(repeats)
+    ]
+
+
+def _row(setting: Setting, candidate: Candidate, found: Answer, repeat: int, neutral: bool) -> StepLabels:
+    labeling: Labeling = {
+        "kind": "judge",
+        "labeler": setting.hosted,
+        "labeler_version": PARSER_VERSION,
+        "repeat": repeat,
+        "model": found.answer.served_by or setting.hosted,
+        "template": setting.label,
+        "ledger_key": found.key,
+        "labeled_at": _utc(found.at),
+    }
+    if isinstance(found.said, Invalid):
+        return invalid_row(candidate, found.said.reason, **labeling)
+    labels, rationale, corrections = found.said
+    wrong = labels[-1] == "incorrect" or (neutral and labels[-1] == "neutral")
+    correction = corrections.get(len(labels)) if wrong and setting.judge.corrections else None
+    return label_row(candidate, labels, neutral, rationale=rationale, correction=correction, **labeling)
+
+
+@lru_cache(1000)
+def _utc(unix: float) -> str:
+    """A time of the ledger, ISO 8601; answers of one batch share it."""
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds")
