@@ -16,23 +16,27 @@ MAX_BITS = 4_000
 _UNIT_WORDS = 5
 """Words after a number that can be its unit."""
 
+Value = Fraction | int
+"""An exact number; whole ones are whole numbers, with which computing is faster."""
 Kind = Literal["number", "sign", "open", "close", "equals", "word", "foreign", "break"]
 _TOKEN = re.compile(
     r"""
-      (?P<space> [ \t\r$€£¥₹&] | \n (?= [ \t]* [=≈] ) )
-    | (?P<bullet> ^ [ \t]* (?: [-*+•] | \d{1,2} [.)] ) [ \t] )
-    | (?P<foreign> \d+ (?: :\d+ )+ | (?:19|20)\d\d-\d\d-\d\d\b | \d{1,2}/\d{1,2}/(?:19|20)\d\d\b | [√π∑∏∫∞_\\°] )
+    (?P<bullet> ^ [ \t]* (?: [-*+•] | \d{1,2} [.)] ) [ \t] )
+    | (?: [ \t\r$€£¥₹&] | \n (?= [ \t]* [=≈] ) )*+ (?:
+      (?P<foreign> \d+ (?: :\d+ )+ | (?:19|20)\d\d-\d\d-\d\d\b | \d{1,2}/\d{1,2}/(?:19|20)\d\d\b
+        | (?! \d{1,3} (?: ,\d{3} )+ (?! ,?\d ) ) \d+ (?: ,\d+ )+ | [√π∑∏∫∞_\\°] )
     | (?P<mixed> \d{1,6} [ ]+ \d{1,4} / \d{1,4} (?! [\d.,/] \d | \d ) )
     | (?P<number> (?: \d{1,3} (?: ,\d{3} )+ (?! \d ) (?: \.\d+ )? | \d+ (?: \.\d+ )? | \.\d+ ) (?: [ ]? % )? )
     | (?P<equals> (?<! [<>!=:] ) = (?! [=>] ) | [≈≃] | \bequals?\b (?: [ ]to\b )? )
-    | (?P<unit> (?<= \d ) - [^\W\d_]+ )
+    | (?P<unit> (?<= \d ) - [a-z]{3,} )
     | (?P<word> [^\W\d_]+ (?: ['’-] [^\W\d_]+ )* )
     | (?P<sign> \*\* | [-+*/^×÷·∙⋅∗−–] )
     | (?P<open> [(\[] ) | (?P<close> [)\]] )
-    | (?P<break> . | \n )
+    | (?P<break> . | \n ) )
     """,
     re.VERBOSE | re.MULTILINE,
 )
+_KINDS = {"bullet": "break", "mixed": "number", "unit": "word"}
 _SIGNS = {"×": "*", "·": "*", "∙": "*", "⋅": "*", "∗": "*", "÷": "/", "−": "-", "–": "-", "**": "^"}
 _WORD_SIGNS = {"x": "*", "X": "*", "times": "*", "plus": "+", "minus": "-"}
 _LETTER_UNITS = frozenset("aAImgLlhs")
@@ -63,14 +67,14 @@ _LATEX = [
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\^\{([^{}]*)\}"), r"^(\1)"),
 ]
-_ASIDE = re.compile(r"(\d[ ]?)\([A-Za-z]{2}[A-Za-z ]{0,40}\)")  # `$12 (adult tickets)`
+_ASIDE = re.compile(r"(\d )\([A-Za-z]{2}[A-Za-z ]{0,40}\)")  # `$12 (adult tickets)`
 _BOLD = re.compile(r"\*\*(?!\s*[\d(])|(?<![\d)])(?<![\d)]\s)\*\*")
 
 
 class Number(NamedTuple):
     """A number as it is written; `value` of a percentage is that of its digits."""
 
-    value: Fraction
+    value: Value
     decimals: int
     percent: bool
 
@@ -92,7 +96,7 @@ def plain(text: str) -> str:
         for pattern, replacement in _LATEX:
             text = pattern.sub(replacement, text)
     if "(" in text:
-        text = _ASIDE.sub(r"\1 ", text)
+        text = _ASIDE.sub(r"\1", text)
     return _BOLD.sub("  ", text) if "**" in text else text
 
 
@@ -100,12 +104,8 @@ def tokens_of(text: str) -> list[Token]:
     """The tokens of a text. White space and currency signs are none."""
     tokens = []
     for found in _TOKEN.finditer(text):
-        kind = found.lastgroup
-        if kind == "space":
-            continue
-        if kind in ("bullet", "mixed", "unit"):
-            kind = {"bullet": "break", "mixed": "number", "unit": "word"}[kind]
-        tokens.append(Token(kind, found[0], found.start(), found.end()))  # pyrefly: ignore
+        name = found.lastgroup or "break"
+        tokens.append(Token(_KINDS.get(name, name), found[name], *found.span(name)))  # pyrefly: ignore
     return tokens
 
 
@@ -120,7 +120,7 @@ def number_of(text: str) -> Number | None:
         over, under = (int(n) for n in part.split("/"))
         return Number(int(whole) + Fraction(over, under), 0, False) if 0 < over < under else None
     _, _, decimals = digits.partition(".")
-    return Number(Fraction(digits), len(decimals), percent)
+    return Number(Fraction(digits) if decimals else int(digits), len(decimals), percent)
 
 
 class Run:
@@ -172,6 +172,11 @@ class Run:
         return self.numbers[0] if len(self.numbers) == 1 else None
 
     @property
+    def divides_twice(self) -> bool:
+        """Whether it is not plain what divides what (`25 / 1/3`)."""
+        return self.items.count("/") > 1
+
+    @property
     def rounded(self) -> bool:
         """Whether it calculates with numbers that look rounded."""
         return self.computes and any(n.decimals > 1 for n in self.numbers)
@@ -183,13 +188,13 @@ class Run:
         return len(kinds) == 2 and any(item in ("+", "-") for item in self.items)
 
     @property
-    def last_of_difference(self) -> Fraction | None:
+    def last_of_difference(self) -> Value | None:
         """The value of what follows a first number and a spaced minus, if that calculates itself."""
         if not self.spaced_minus or len(self.numbers) < 3:
             return None
         return evaluate(self.items[2:], percent=True)
 
-    def values(self) -> list[tuple[Fraction, bool]]:
+    def values(self) -> list[tuple[Value, bool]]:
         """(value, whether percentages are hundredths), for all that it can mean. Empty: it has no value."""
         if self.broken or self.wants_operand or self.depth:
             return []
@@ -225,7 +230,10 @@ class _Reader:
     def _start(self, place: int, token: Token, doubtful: bool = False) -> Run:
         if self.run is not None:
             self.run.broken = self.run.broken or self.run.wants_operand or self.run.depth > 0
-            doubtful = doubtful or self.run.broken or self.run.words == 0
+            if self.run.words == 0:  # `2 500`
+                self.run.doubtful = doubtful = True
+            part = self.run.words == 1 and self.before[-1:] == ["and"]  # `1 and 1/2`
+            doubtful = doubtful or self.run.broken or part
             self.runs.append(self.run)
         last = self.before[-1].lower() if self.before else ""
         if last in _PART_OF and not (last == "of" and len(self.before) > 1 and self.before[-2].lower() in _SUM_OF):
@@ -327,6 +335,7 @@ class _Reader:
         elif self._is_unit(place, token):
             run.words += 1
             run.units.append(word)
+            run.doubtful = run.doubtful or (len(word) == 1 and self._adjacent(place, ("number",)))  # `5m` may be 5 * m
             if run.words > _UNIT_WORDS or (run.depth and run.words > 2):
                 self._leave()
         else:
@@ -381,7 +390,7 @@ def _without_unclosed(run: Run) -> Run:
     return run
 
 
-def evaluate(items: list[Number | str], percent: bool) -> Fraction | None:
+def evaluate(items: list[Number | str], percent: bool) -> Value | None:
     """The exact value of an expression; None where it has none, or one beyond the bounds."""
     try:
         value, rest = _sum(items, 0, percent)
@@ -390,7 +399,7 @@ def evaluate(items: list[Number | str], percent: bool) -> Fraction | None:
     return value if rest == len(items) else None
 
 
-def _sum(items: list[Number | str], at: int, percent: bool) -> tuple[Fraction, int]:
+def _sum(items: list[Number | str], at: int, percent: bool) -> tuple[Value, int]:
     value, at = _product(items, at, percent)
     while at < len(items) and items[at] in ("+", "-"):
         other, after = _product(items, at + 1, percent)
@@ -398,22 +407,22 @@ def _sum(items: list[Number | str], at: int, percent: bool) -> tuple[Fraction, i
     return value, at
 
 
-def _product(items: list[Number | str], at: int, percent: bool) -> tuple[Fraction, int]:
+def _product(items: list[Number | str], at: int, percent: bool) -> tuple[Value, int]:
     value, at = _factor(items, at, percent)
     while at < len(items) and items[at] in ("*", "/"):
         other, after = _factor(items, at + 1, percent)
-        value, at = _bounded(value * other if items[at] == "*" else value / other), after
+        value, at = _bounded(value * other if items[at] == "*" else Fraction(value) / other), after
     return value, at
 
 
-def _factor(items: list[Number | str], at: int, percent: bool) -> tuple[Fraction, int]:
+def _factor(items: list[Number | str], at: int, percent: bool) -> tuple[Value, int]:
     """A number or bracket with its sign and power. `-2^2` is -4."""
     item = items[at]
     if item in ("u-", "u+"):
         value, at = _factor(items, at + 1, percent)
         return (-value if item == "u-" else value), at
     if isinstance(item, Number):
-        value, at = item.value / (100 if item.percent and percent else 1), at + 1
+        value, at = Fraction(item.value) / 100 if item.percent and percent else item.value, at + 1
     elif item == "(":
         value, at = _sum(items, at + 1, percent)
         at += 1
@@ -423,11 +432,11 @@ def _factor(items: list[Number | str], at: int, percent: bool) -> tuple[Fraction
         power, at = _factor(items, at + 1, percent)
         if power.denominator != 1 or abs(power) > MAX_EXPONENT:
             raise OverflowError("power")
-        value = _bounded(value ** int(power))
+        value = _bounded(Fraction(value) ** int(power))
     return value, at
 
 
-def _bounded(value: Fraction) -> Fraction:
+def _bounded(value: Value) -> Value:
     if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
         raise OverflowError("value")
     return value
