@@ -9,7 +9,8 @@ What the paper's data does not have is settled so:
 * several humans labelled a sample: a labelling is right if it agrees with any of them; a human who is scored is
   compared with the others alone;
 * humans dispute whether there is an error at all: the sample is neither erroneous nor correct, and is counted apart;
-* a labeler answered several times (`repeats`): each answer counts, and intervals count samples.
+* a labeler answered several times (`repeats`): each answer counts, and intervals count samples;
+* the total is of all samples together, where the paper's average is the mean of the F1 of its four sources.
 
 Whatever labels the run named as `humans` has count as truth, so a rule can stand in for people where it is exact.
 """

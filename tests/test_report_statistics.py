@@ -16,9 +16,10 @@ from builders.reporting.statistics import Paired, mcnemar, wilson
         (0, 20, 0.0000, 0.1611),
         (1, 29, 0.0061, 0.1718),
         (29, 29, 0.8830, 1.0000),
+        (0.5, 1, 0.0546, 0.9454),  # by hand: 1/2 ± z / (2 sqrt(1 + z²))
     ],
 )
-def test_wilson_interval(successes: int, n: int, low: float, high: float) -> None:
+def test_wilson_interval(successes: float, n: int, low: float, high: float) -> None:
     assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
 
 

@@ -9,6 +9,13 @@ from builders.reporting.tables import EMPTY, percent
 MOST_PAIRS = 10
 """Pairs of labelers of one calibration that the page shows."""
 
+_LEFT_OUT = {
+    "n_invalid": "invalid",
+    "n_disputed": "disputed",
+    "n_without_human": "no human",
+    "n_unlabelled": "not labelled",
+}
+
 
 def label_table(labelled: dict[str, dict[str, dict[str, int]]]) -> Markup:
     """What the labelers of each run said: verdicts, labels of steps, and where the first wrong step is."""
@@ -39,7 +46,7 @@ def calibration_table(calibrations: dict[str, dict[str, Any]]) -> Markup:
     if not rows:
         return EMPTY
     header = ["labels", "humans", "labeler", "source", "erroneous", "found exactly", "correct", "none found", "F1",
-              "F1 of valid", "invalid", "disputed", "no human", "not labelled"]  # fmt: skip
+              "F1 of valid", "not answered or not scored"]  # fmt: skip
     note = (
         "As ProcessBench scores: invalid answers count as not right, but for F1 of valid. Disputed: humans do not agree"
         " whether there is an error; no human: labelled by no human; not labelled: by humans alone. None of the three"
@@ -52,7 +59,7 @@ def calibration_table(calibrations: dict[str, dict[str, Any]]) -> Markup:
 def _calibration(entry: dict[str, Any]) -> Iterator[list[object]]:
     names = [entry["labels"], entry["humans"]]
     if "verdict" in entry:
-        yield [*names, tag("span", entry["verdict"], class_="range"), *[None] * 11]
+        yield [*names, tag("span", entry["verdict"], class_="range"), *[None] * 8]
         return
     for labeler, scores in entry["labelers"].items():
         for source, score in {"all": scores["total"], **scores["by_source"]}.items():
@@ -63,8 +70,8 @@ def _score(score: dict[str, Any]) -> list[object]:
     shares = [
         cell for kind in ("error", "correct") for cell in (f"{score[kind]['n']:,}", _share(score[kind], "accuracy"))
     ]
-    counts = [f"{score[name]:,}" for name in ("n_invalid", "n_disputed", "n_without_human", "n_unlabelled")]
-    return [*shares, percent(score["f1"]), percent(score["valid"]["f1"]), *counts]
+    counts = [f"{name} {score[key]:,}" for key, name in _LEFT_OUT.items() if score[key]]
+    return [*shares, percent(score["f1"]), percent(score["valid"]["f1"]), ", ".join(counts) or None]
 
 
 def _share(row: dict[str, Any], name: str) -> Markup | None:
