@@ -48,7 +48,7 @@ _USUAL = re.compile(
     rf"[ ]?=[ ]?\$?(?:<<({_MARKED}(?:[-+*/]{_MARKED})+)=({_MARKED})>>)?"  # what the calculator marked
     rf"({_N})(?![.,:]?\d|[A-Za-z%]|[ ]?[-+*/^x×(%=])"
 )
-_BEFORE__USUAL = re.compile(r"(?:^|[a-z]{2} (?<!plus )(?<!minus )(?<!times )|[:,.] |([A-Za-z]{3,} = ))\Z")
+_BEFORE_USUAL = re.compile(r"(?:^|[a-z]{2} (?<!plus )(?<!minus )(?<!times )|[:,.] |([A-Za-z]{3,} = ))\Z")
 _DIGIT = re.compile(r"\d")
 
 
