@@ -2,7 +2,7 @@
 
     python -m tests.batch_server --steps 3     # prints its base URL; GET /counts gives the counts
 
-A batch goes one step further whenever it is looked at: validating, in_progress (`steps` times), finalizing, its end.
+Whenever a batch is looked at, all go one step further: validating, in_progress (`steps` times), finalizing, its end.
 Questions are answered by the plan, as those that are asked one by one.
 """
 
@@ -61,7 +61,7 @@ class BatchServer(FaultServer):
         self.queue_tokens: int | None = None
         """Words of questions that may be queued; batches of more fail."""
         self.most_questions = 50_000
-        self.has_batches = True
+        self.has_batches = self.has_counts = True
         self.files: dict[str, tuple[str, bytes]] = {}
         self.batches: dict[str, Made] = {}
         self.paid: Counter[str] = Counter()
@@ -177,8 +177,10 @@ class BatchServer(FaultServer):
     def _look(self, name: str) -> Other:
         if name not in self.batches:
             return _error(404, f"No batch found with id '{name}'.")
-        self._advance(self.batches[name])
-        return _json(self.batches[name].fields)
+        for made in list(self.batches.values()):
+            self._advance(made)
+        counted = {} if self.has_counts else {"request_counts": None}
+        return _json(self.batches[name].fields | counted)
 
     def _advance(self, made: Made) -> None:
         fields, counts = made.fields, made.fields["request_counts"]

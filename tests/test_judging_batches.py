@@ -196,8 +196,9 @@ def test_a_server_that_is_away_stops_early(world: World, server: BatchServer, mo
         world.call(asks(2))
 
 
-def test_a_cut_file_is_read_again(world: World, server: BatchServer):
-    server.cut_outputs = 1
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_cut_file_is_read_again(world: World, server: BatchServer, counts: bool):
+    server.cut_outputs, server.has_counts = 1, counts
     said = world.until_done(asks(10))
     assert any("its files are not whole" in line for line in said)
     assert world.paid_once(asks(10))
