@@ -11,7 +11,7 @@ A row depends on its sample and problem alone. The draw reads the verdicts of th
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
@@ -180,12 +180,13 @@ def run(stage: Stage) -> None:
 
 def _tables(stage: Stage, labelled: Iterator[list[StepLabels]], total: int) -> Iterator[pa.Table]:
     """The rows as they are written; those that say nothing are rejects too."""
-    shown: Any = stage.config.labeler != "judge"  # whose questions have a bar of their own
-    with progress(f"labels {stage.name}", total if shown else 0, "samples") as bar:
+    asked = stage.config.labeler == "judge"  # whose questions have a bar of their own
+    with nullcontext() if asked else progress(f"labels {stage.name}", total, "samples") as bar:
         for rows in labelled:
             stage.reject(_invalid(rows))
             yield table_of(rows)
-            bar.advance(len(rows))
+            if bar:
+                bar.advance(len(rows))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,8 +62,11 @@ class Questions:
             for attempt in range(self.setting.judge.retries + 1):
                 yield self.keys(chunk, attempt)
 
-    def __len__(self) -> int:
-        return sum(len(chunk.asked) for chunk in self.chunks) * self.repeats
+    @cached_property
+    def distinct(self) -> int:
+        """How many answers a first attempt needs: equal questions are asked once."""
+        asked = [chunk.asked for chunk in self.chunks]
+        return len(np.unique(np.concatenate(asked))) * self.repeats if asked else 0
 
 
 class Missing:
@@ -142,13 +146,13 @@ class Asker:
         setting = self.setting
         if not self._announced:
             known = (setting.context, setting.model, setting.fingerprint, setting.noted)
-            announce(self.ledger, *known, max(len(self.run), left), left, doing="judging with")
+            announce(self.ledger, *known, max(self.run.distinct, left), left, doing="judging with")
         self._announced = True
 
     def _continue(self, stop: BudgetSpent, wanted: Missing) -> str:
         left = len(still(self.ledger, wanted))
         again = f"`{self.command}` or `dvc repro` continues with a larger PAIRWRIGHT_BUDGET_USD"
-        return f"{stop}; {left:,} of {len(self.run):,} answers are missing, the others are in the ledger; {again}"
+        return f"{stop}; {left:,} of {self.run.distinct:,} answers are missing, the others are in the ledger; {again}"
 
     def _online(self, wanted: Missing, budget: Budget | None) -> None:
         transport = Transport(servers(), limits(), _look, budget)
@@ -159,7 +163,7 @@ class Asker:
                 return reply
             return questions.completion_of(self.setting, reply.value, reply.server.url, reply.n_attempts)
 
-        title, total = f"judging with {self.setting.model}", len(self.run)
+        title, total = f"judging with {self.setting.model}", self.run.distinct
         with contextlib.ExitStack() as stack:
             if budget:
                 stack.callback(budget.close)
