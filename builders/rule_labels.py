@@ -8,7 +8,8 @@ right is beyond this rule.
 
 from collections.abc import Callable, Iterable, Iterator
 
-from builders.equations import Equation, equations, holds_simply
+from builders.equations import Equation, equations
+from builders.equations.usual import holds_simply
 from builders.step_label_rows import Candidate, label_row
 from schemas.step_labels import StepLabel, StepLabels
 from stores.stage import Stage

@@ -13,43 +13,27 @@ whose ratio is that of two usual units may have been converted. In such doubt no
 import re
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from builders.expressions import Number, Run, Token, Value, plain, runs_of, tokens_of
+from builders.equations.runs import Run, runs_of
+from builders.equations.tokens import Token, Value, plain, tokens_of
+from builders.equations.values import tolerance
 
 MAX_CHARS = 20_000
 """Of a text; what comes after is not read."""
-_CONVERSIONS = frozenset(
-    Fraction(n)
-    for n in (2, 3, 4, 7, 8, 12, 16, 20, 24, 25, 30, 36, 50, 52, 60, 100, 128, 365, 366, 1000, 1440, 1760, 3600, 5280,
-              86400, 10**6, 10**9, 10**12)
-)  # fmt: skip
-"""Ratios of usual units and counting words (a pair, a dozen, a minute, a foot, a thousand, …)."""
-_NEARLY = Fraction(1, 100)
+_CONVERSIONS = frozenset({
+    12, 16, 20, 24, 25, 30, 36, 50, 52, 60, 100, 128, 365, 366, 1000, 1440, 1760, 3600, 5280, 86400, 10**6, 10**9,
+})  # fmt: skip
+"""Ratios of usual units and counting words (a dozen, a minute, a foot, a thousand, …)."""
+_SMALL_CONVERSIONS = frozenset({2, 3, 4, 7, 8, 10})
+"""The same (a pair, a yard, a week, …), which are slips as often: only between different units."""
+_NEARLY = Fraction(1, 250)
 """Relative difference that rounding on the way may explain."""
 _COUNTING = re.compile(r"\b(?:dozen|hundred|thousand|million|billion)s?\b|\bcents?\b|¢")
 _OTHER_ARITHMETIC = re.compile(r"\bmod(?:ulo|ulus)?\b|\bbase[- ]\d|\b(?:binary|octal|hexadecimal)\b", re.IGNORECASE)
 _ANNOTATION = re.compile(r"<<([^<>\n]{1,200})>>")
 _EQUALS = re.compile(r"=|≈|≃|\\approx|\bequals?\b")
-_OTHER_SIGNS = ("≈", "≃", "\\approx", "equal", "**")
-_UNITS_BETWEEN = re.compile(r"[ $,a-z]+")
-_TIMES = re.compile(r"(?<=[\d ])[x×](?= ?\$?\d)")
-_TERM = re.compile(r"([-+]?)([^-+]+)")
-_FACTOR = re.compile(r"([*/]?)([\d.]+)")
-_SHORT = 60
-"""Characters of an expression and its result, for which no number is too large."""
-_N = r"\$?\d++(?:,\d{3})*+(?:\.\d++)?+"
-_UNIT = r"(?:[ ][a-z]{2,15}+){0,2}+"
-_MARKED = r"(?:\d*\.)?\d+"
-_USUAL = re.compile(
-    rf"({_N}(?:{_UNIT}[ ]?[-+*/x×][ ]?{_N}){{1,3}}){_UNIT}"  # the expression
-    rf"[ ]?=[ ]?\$?(?:<<({_MARKED}(?:[-+*/]{_MARKED})+)=({_MARKED})>>)?"  # what the calculator marked
-    rf"({_N})(?![.,:]?\d|[A-Za-z%]|[ ]?[-+*/^x×(%=])"
-)
-_BEFORE_USUAL = re.compile(r"(?:^|[a-z]{2} (?<!plus )(?<!minus )(?<!times )|[:,.] |([A-Za-z]{3,} = ))\Z")
-_DIGIT = re.compile(r"\d")
 
 
 class Equation(NamedTuple):
@@ -76,45 +60,6 @@ def equations(text: str) -> Iterator[Equation]:
         text = _ANNOTATION.sub("", text)
     if _EQUALS.search(text):
         yield from _equations(plain(text))
-
-
-def holds_simply(text: str) -> bool:
-    """Whether every equality sign of a text is one of the usual equations, and true: most steps, told quickly.
-
-    It agrees with `equations`, which takes ten times as long.
-    """
-    signs = 0
-    for found in _USUAL.finditer(text):
-        expression, marked, marked_result, result = found.groups()
-        before = _BEFORE_USUAL.search(text[: found.start()][-40:])
-        named = before is not None and before[1] is not None
-        if before is None or (named and _DIGIT.search(text, 0, found.start())):
-            return False  # it may be part of a larger expression
-        if not _is_true(_plain(expression), _plain(result)) or (marked and not _is_true(marked, marked_result)):
-            return False
-        signs += 1 + named + bool(marked)
-    return signs > 0 and signs == text.count("=") and not any(sign in text for sign in _OTHER_SIGNS)
-
-
-def _plain(expression: str) -> str:
-    return _UNITS_BETWEEN.sub("", _TIMES.sub("*", expression))
-
-
-@lru_cache(maxsize=1 << 16)
-def _is_true(expression: str, result: str) -> bool:
-    """Whether numbers with signs between them, and nothing else, have that value, as far as it is rounded."""
-    if len(expression) + len(result) > _SHORT:
-        return False
-    value: Value = 0
-    for sign, term in _TERM.findall(expression):
-        product: Value = -1 if sign == "-" else 1
-        for operation, digits in _FACTOR.findall(term):
-            number = int(digits) if digits.isdecimal() else Fraction(digits)
-            if operation == "/" and not number:
-                return False
-            product = Fraction(product) / number if operation == "/" else product * number
-        value += product
-    return abs(value - Fraction(result)) <= _tolerance(Number(0, len(result.partition(".")[2]), False), False)
 
 
 def _equations(text: str) -> Iterator[Equation]:
@@ -179,19 +124,14 @@ def _same(a: tuple[Value, bool], b: tuple[Value, bool], left: Run, right: Run) -
     if not distance:
         return True
     plain = [(run.plain, hundredths) for run, (_, hundredths) in ((right, b), (left, a)) if run.plain]
-    return any(distance <= _tolerance(number, hundredths) for number, hundredths in plain)
-
-
-def _tolerance(number: Number, hundredths: bool) -> Fraction:
-    last_digit = Fraction(1, 10**number.decimals * (100 if number.percent and hundredths else 1))
-    return last_digit if number.decimals else last_digit / 2
+    return any(distance <= tolerance(number, hundredths) for number, hundredths in plain)
 
 
 def _doubtful(left: Run, right: Run, a: Value, b: Value, in_chain: bool) -> bool:
     """Whether what looks false may be meant otherwise."""
-    if left.doubtful or right.doubtful or left.mixes_percent or right.mixes_percent:
+    if left.doubtful or right.doubtful or left.mixes_percent or right.mixes_percent or right.takes_part:
         return True
-    if left.divides_twice or right.divides_twice or _all_percent(left) != _all_percent(right):
+    if left.divides_twice or right.divides_twice or _adds_to_percents(left, right) or _adds_to_percents(right, left):
         return True
     if "/" in left.items and right.plain and not right.plain.decimals and 0 < a - b < 1:
         return True  # something remains
@@ -201,13 +141,15 @@ def _doubtful(left: Run, right: Run, a: Value, b: Value, in_chain: bool) -> bool
         return True  # the first result is calculated on with
     if left.last_of_difference is not None and _close(left.last_of_difference, b):
         return True  # a dash before the calculation, no minus
-    if (left.units or right.units) and a and b and _converts(_ratio(a, b), "^" in left.items + right.items):
+    if (left.units or right.units) and a and b and _converts(_ratio(a, b), left, right):
         return True
     return (left.rounded or right.rounded) and _close(a, b)
 
 
-def _all_percent(run: Run) -> bool:
-    return run.computes and all(number.percent for number in run.numbers)
+def _adds_to_percents(run: Run, other: Run) -> bool:
+    """Whether percentages make up something of which the other side is a number (`48 = 100% + 20%`)."""
+    percents, others = (all(number.percent for number in each.numbers) for each in (run, other))
+    return run.computes and percents and not others
 
 
 def _said_otherwise(a: Value, b: Value, text: str) -> bool:
@@ -217,9 +159,13 @@ def _said_otherwise(a: Value, b: Value, text: str) -> bool:
     return _OTHER_ARITHMETIC.search(text) is not None
 
 
-def _converts(ratio: Fraction, scientific: bool) -> bool:
+def _converts(ratio: Fraction, left: Run, right: Run) -> bool:
     """Whether a number of one usual unit is `ratio` of another; with powers of ten, any power is."""
-    return ratio in _CONVERSIONS or (scientific and ratio.denominator == 1 and str(ratio).rstrip("0") == "1")
+    if ratio in _CONVERSIONS:
+        return True
+    if ratio in _SMALL_CONVERSIONS:
+        return left.units[-1:] != right.units[:1] and bool(left.units and right.units)
+    return "^" in left.items + right.items and ratio.denominator == 1 and str(ratio).rstrip("0") == "1"
 
 
 def _ratio(a: Value, b: Value) -> Fraction:

@@ -1,42 +1,12 @@
-"""Arithmetic expressions in running text: numbers with units, signs and brackets, evaluated exactly.
+"""The expressions in a row of tokens: numbers with units, signs and brackets."""
 
-`tokens_of` cuts a text, `runs_of` finds the expressions in a row of tokens, and `Run.values` computes one. Numbers,
-brackets, exponents and results are bounded, so that no text takes long; what exceeds a bound has no value.
-"""
-
-import re
-from fractions import Fraction
-from typing import Literal, NamedTuple
+from builders.equations.tokens import Number, Token, Value, number_of
+from builders.equations.values import evaluate
 
 MAX_DEPTH = 40
 MAX_ITEMS = 400
-MAX_DIGITS = 40
-MAX_EXPONENT = 64
-MAX_BITS = 4_000
 _UNIT_WORDS = 5
 """Words after a number that can be its unit."""
-
-Value = Fraction | int
-"""An exact number; whole ones are whole numbers, with which computing is faster."""
-Kind = Literal["number", "sign", "open", "close", "equals", "word", "foreign", "break"]
-_TOKEN = re.compile(
-    r"""
-    (?P<bullet> ^ [ \t]* (?: [-*+•] | \d{1,2} [.)] ) [ \t] )
-    | (?: [ \t\r$€£¥₹&] | \n (?= [ \t]* [=≈] ) )*+ (?:
-      (?P<foreign> \d+ (?: :\d+ )+ | (?:19|20)\d\d-\d\d-\d\d\b | \d{1,2}/\d{1,2}/(?:19|20)\d\d\b
-        | (?! \d{1,3} (?: ,\d{3} )+ (?! ,?\d ) ) \d+ (?: ,\d+ )+ | [√π∑∏∫∞_\\°] )
-    | (?P<mixed> \d{1,6} [ ]+ \d{1,4} / \d{1,4} (?! [\d.,/] \d | \d ) )
-    | (?P<number> (?: \d{1,3} (?: ,\d{3} )+ (?! \d ) (?: \.\d+ )? | \d+ (?: \.\d+ )? | \.\d+ ) (?: [ ]? % )? )
-    | (?P<equals> (?<! [<>!=:] ) = (?! [=>] ) | [≈≃] | \bequals?\b (?: [ ]to\b )? )
-    | (?P<unit> (?<= \d ) - [a-z]{3,} )
-    | (?P<word> [^\W\d_]+ (?: ['’-] [^\W\d_]+ )* )
-    | (?P<sign> \*\* | [-+*/^×÷·∙⋅∗−–] )
-    | (?P<open> [(\[] ) | (?P<close> [)\]] )
-    | (?P<break> . | \n ) )
-    """,
-    re.VERBOSE | re.MULTILINE,
-)
-_KINDS = {"bullet": "break", "mixed": "number", "unit": "word"}
 _SIGNS = {"×": "*", "·": "*", "∙": "*", "⋅": "*", "∗": "*", "÷": "/", "−": "-", "–": "-", "**": "^"}
 _WORD_SIGNS = {"x": "*", "X": "*", "times": "*", "plus": "+", "minus": "-"}
 _LETTER_UNITS = frozenset("aAImgLlhs")
@@ -54,73 +24,7 @@ _SUM_OF = frozenset({
     "length",
 })  # fmt: skip
 """Words with which `of` makes none."""
-_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
-_WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|boxed)\{([^{}]*)\}")
-_LATEX = [
-    (re.compile(r"\\(?:times|cdot|ast)\b"), "*"),
-    (re.compile(r"\\div\b"), "/"),
-    (re.compile(r"\\approx\b"), "≈"),
-    (re.compile(r"\\\\"), "\n"),
-    (re.compile(r"\\(?:left|right)\b|\\!"), ""),
-    (re.compile(r"\\[,;: ()\[\]$]"), " "),
-    (re.compile(r"\\%"), "%"),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\^\{([^{}]*)\}"), r"^(\1)"),
-]
-_ASIDE = re.compile(r"(\d )\([A-Za-z]{2}[A-Za-z ]{0,40}\)")  # `$12 (adult tickets)`
-_BOLD = re.compile(r"\*\*(?!\s*[\d(])|(?<![\d)])(?<![\d)]\s)\*\*")
-
-
-class Number(NamedTuple):
-    """A number as it is written; `value` of a percentage is that of its digits."""
-
-    value: Value
-    decimals: int
-    percent: bool
-
-
-class Token(NamedTuple):
-    """A piece of the text, with its position."""
-
-    kind: Kind
-    text: str
-    start: int
-    end: int
-
-
-def plain(text: str) -> str:
-    """A text whose LaTeX is written in plain signs, as far as it is arithmetic, without bold type and asides."""
-    if "\\" in text:
-        for _ in range(3):  # as deep as fractions and words nest
-            text = _FRACTION.sub(r"((\1)/(\2))", _WRAPPED.sub(r" \1 ", text))
-        for pattern, replacement in _LATEX:
-            text = pattern.sub(replacement, text)
-    if "(" in text:
-        text = _ASIDE.sub(r"\1", text)
-    return _BOLD.sub("  ", text) if "**" in text else text
-
-
-def tokens_of(text: str) -> list[Token]:
-    """The tokens of a text. White space and currency signs are none."""
-    tokens = []
-    for found in _TOKEN.finditer(text):
-        name = found.lastgroup or "break"
-        tokens.append(Token(_KINDS.get(name, name), found[name], *found.span(name)))  # pyrefly: ignore
-    return tokens
-
-
-def number_of(text: str) -> Number | None:
-    """The number that a token is; None for one that is too long."""
-    percent = text.endswith("%")
-    digits = text.rstrip("% ").replace(",", "")
-    if len(digits) > MAX_DIGITS:
-        return None
-    if "/" in digits:  # a mixed number
-        whole, part = digits.split(maxsplit=1)
-        over, under = (int(n) for n in part.split("/"))
-        return Number(int(whole) + Fraction(over, under), 0, False) if 0 < over < under else None
-    _, _, decimals = digits.partition(".")
-    return Number(Fraction(digits) if decimals else int(digits), len(decimals), percent)
+_NO_UNIT = frozenset({"is", "are", "was", "were", "because", "since", "so", "then", "if", "when", "gives", "get", "we"})
 
 
 class Run:
@@ -136,7 +40,7 @@ class Run:
         self.ends_of: list[int] = []
         self.units: list[str] = []
         self.depth = self.words = 0
-        self.ends = self.broken = self.spaced_minus = self.named = False
+        self.ends = self.broken = self.spaced_minus = self.named = self.takes_part = False
 
     @property
     def wants_operand(self) -> bool:
@@ -174,7 +78,7 @@ class Run:
     @property
     def divides_twice(self) -> bool:
         """Whether it is not plain what divides what (`25 / 1/3`)."""
-        return self.items.count("/") > 1
+        return any(item == "/" and self.items[at + 2 : at + 3] == ["/"] for at, item in enumerate(self.items))
 
     @property
     def rounded(self) -> bool:
@@ -232,7 +136,8 @@ class _Reader:
             self.run.broken = self.run.broken or self.run.wants_operand or self.run.depth > 0
             if self.run.words == 0:  # `2 500`
                 self.run.doubtful = doubtful = True
-            part = self.run.words == 1 and self.before[-1:] == ["and"]  # `1 and 1/2`
+            after = self.tokens[place + 1 : place + 2]
+            part = self.before[-1:] == ["and"] and bool(after) and after[0].text == "/"  # `1 and 1/2`
             doubtful = doubtful or self.run.broken or part
             self.runs.append(self.run)
         last = self.before[-1].lower() if self.before else ""
@@ -242,7 +147,7 @@ class _Reader:
         run.named, self.before = bool(self.before), []
         return run
 
-    def _adjacent(self, place: int, kinds: tuple[Kind, ...]) -> bool:
+    def _adjacent(self, place: int, kinds: tuple[str, ...]) -> bool:
         """Whether the token before touches this one and is of some kind."""
         return (
             place > 0
@@ -258,6 +163,7 @@ class _Reader:
         of_part = self.run is not None and self.before[-1:] == ["of"] and self.run.words == 1 and self._is_part()
         if of_part and self.run is not None:
             run = self.run
+            run.takes_part = True
             run.add("*", token)
         index = self._adjacent(place, ("word", "close"))  # `x2`, `(NO3)2`
         if index and self.run is not None:
@@ -332,6 +238,8 @@ class _Reader:
             return
         if run.wants_operand:
             self._word_for_operand(run, token)
+        elif word.lower() in _NO_UNIT and not run.depth:
+            self._leave()
         elif self._is_unit(place, token):
             run.words += 1
             run.units.append(word)
@@ -388,55 +296,3 @@ def _without_unclosed(run: Run) -> Run:
         run.items, run.ends_of = run.items[opened[-1] + 1 :], run.ends_of[opened[-1] + 1 :]
         run.depth, run.begins = 0, False
     return run
-
-
-def evaluate(items: list[Number | str], percent: bool) -> Value | None:
-    """The exact value of an expression; None where it has none, or one beyond the bounds."""
-    try:
-        value, rest = _sum(items, 0, percent)
-    except (ZeroDivisionError, OverflowError):
-        return None
-    return value if rest == len(items) else None
-
-
-def _sum(items: list[Number | str], at: int, percent: bool) -> tuple[Value, int]:
-    value, at = _product(items, at, percent)
-    while at < len(items) and items[at] in ("+", "-"):
-        other, after = _product(items, at + 1, percent)
-        value, at = _bounded(value + other if items[at] == "+" else value - other), after
-    return value, at
-
-
-def _product(items: list[Number | str], at: int, percent: bool) -> tuple[Value, int]:
-    value, at = _factor(items, at, percent)
-    while at < len(items) and items[at] in ("*", "/"):
-        other, after = _factor(items, at + 1, percent)
-        value, at = _bounded(value * other if items[at] == "*" else Fraction(value) / other), after
-    return value, at
-
-
-def _factor(items: list[Number | str], at: int, percent: bool) -> tuple[Value, int]:
-    """A number or bracket with its sign and power. `-2^2` is -4."""
-    item = items[at]
-    if item in ("u-", "u+"):
-        value, at = _factor(items, at + 1, percent)
-        return (-value if item == "u-" else value), at
-    if isinstance(item, Number):
-        value, at = Fraction(item.value) / 100 if item.percent and percent else item.value, at + 1
-    elif item == "(":
-        value, at = _sum(items, at + 1, percent)
-        at += 1
-    else:
-        raise OverflowError(item)
-    if at < len(items) and items[at] == "^":
-        power, at = _factor(items, at + 1, percent)
-        if power.denominator != 1 or abs(power) > MAX_EXPONENT:
-            raise OverflowError("power")
-        value = _bounded(Fraction(value) ** int(power))
-    return value, at
-
-
-def _bounded(value: Value) -> Value:
-    if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
-        raise OverflowError("value")
-    return value

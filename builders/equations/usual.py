@@ -1,0 +1,65 @@
+"""The usual equations, such as `3 * 4 = 12`, told quickly."""
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+
+from builders.equations.tokens import Number, Value
+from builders.equations.values import tolerance
+
+_OTHER_SIGNS = ("≈", "≃", "\\approx", "equal", "**")
+_UNITS_BETWEEN = re.compile(r"[ $,a-z]+")
+_TIMES = re.compile(r"(?<=[\d ])[x×](?= ?\$?\d)")
+_TERM = re.compile(r"([-+]?)([^-+]+)")
+_FACTOR = re.compile(r"([*/]?)([\d.]+)")
+_SHORT = 60
+"""Characters of an expression and its result, for which no number is too large."""
+_N = r"\$?\d++(?:,\d{3})*+(?:\.\d++)?+"
+_UNIT = r"(?:[ ][a-z]{2,15}+){0,2}+"
+_MARKED = r"(?:\d*\.)?\d+"
+_USUAL = re.compile(
+    rf"({_N}(?:{_UNIT}[ ]?[-+*/x×][ ]?{_N}){{1,3}}){_UNIT}"  # the expression
+    rf"[ ]?=[ ]?\$?(?:<<({_MARKED}(?:[-+*/]{_MARKED})+)=({_MARKED})>>)?"  # what the calculator marked
+    rf"({_N})(?![.,:]?\d|[A-Za-z%]|[ ]?[-+*/^x×(%=])"
+)
+_BEFORE_USUAL = re.compile(r"(?:^|[a-z]{2} (?<!plus )(?<!minus )(?<!times )|[:,.] |([A-Za-z]{3,} = ))\Z")
+_DIGIT = re.compile(r"\d")
+
+
+def holds_simply(text: str) -> bool:
+    """Whether every equality sign of a text is one of the usual equations, and true: most steps, told quickly.
+
+    It agrees with `equations`, which takes ten times as long.
+    """
+    signs = 0
+    for found in _USUAL.finditer(text):
+        expression, marked, marked_result, result = found.groups()
+        before = _BEFORE_USUAL.search(text[: found.start()][-40:])
+        named = before is not None and before[1] is not None
+        if before is None or (named and _DIGIT.search(text, 0, found.start())):
+            return False  # it may be part of a larger expression
+        if not _is_true(_plain(expression), _plain(result)) or (marked and not _is_true(marked, marked_result)):
+            return False
+        signs += 1 + named + bool(marked)
+    return signs > 0 and signs == text.count("=") and not any(sign in text for sign in _OTHER_SIGNS)
+
+
+def _plain(expression: str) -> str:
+    return _UNITS_BETWEEN.sub("", _TIMES.sub("*", expression))
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_true(expression: str, result: str) -> bool:
+    """Whether numbers with signs between them, and nothing else, have that value, as far as it is rounded."""
+    if len(expression) + len(result) > _SHORT:
+        return False
+    value: Value = 0
+    for sign, term in _TERM.findall(expression):
+        product: Value = -1 if sign == "-" else 1
+        for operation, digits in _FACTOR.findall(term):
+            number = int(digits) if digits.isdecimal() else Fraction(digits)
+            if operation == "/" and not number:
+                return False
+            product = Fraction(product) / number if operation == "/" else product * number
+        value += product
+    return abs(value - Fraction(result)) <= tolerance(Number(0, len(result.partition(".")[2]), False), False)
