@@ -1,16 +1,19 @@
 """What recipes cost, by formula from their rows: `python -m tests.recipe_costs` prints the table of recipes/README.md.
 
 Completions are counted (what an earlier row draws, the ledger has); tokens and GPU-hours follow from the assumptions
-below, which the README states. Steps are upper bounds: those of `steps`, for training anew too.
+below, which the README states. Steps are upper bounds: those of `steps`, for training anew too; where a run gives
+epochs, those of the pairs or demos that the assumed shares lead to. Judges' calls are counted from the same shares.
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
 from schemas.params import Params, load_params
-from schemas.sections_training import PreferenceRun, TrainingRun
+from schemas.sections_steps import StepLabelsRun
+from schemas.sections_training import PreferenceRun, SftRun
 from schemas.slots import NONE
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -18,13 +21,28 @@ SIZES: dict[tuple[str, str, str | None], int] = {
     ("gsm8k", "train", None): 7_473, ("gsm8k", "test", None): 1_319,
     ("math", "train", None): 7_500, ("math", "test", None): 5_000,
     ("arc", "train", None): 3_370, ("arc", "validation", "ARC-Challenge"): 299, ("arc", "test", "ARC-Challenge"): 1_172,
+    ("metamath", "train", None): 395_000, ("mmiqc", "train", None): 2_290_000, ("aqua", "train", None): 97_467,
 }  # fmt: skip
-"""Published problems by (source, split, subset)."""
-LENGTHS = {"gsm8k": (120, 200), "math": (150, 400), "arc": (150, 150)}
+"""Published rows by (source, split, subset)."""
+PROBLEMS = {"metamath": 0.7, "mmiqc": 0.17}
+"""Assumed problems per row where rows repeat a question, or state no answer; elsewhere 1."""
+LENGTHS = {
+    "gsm8k": (120, 200), "math": (150, 400), "arc": (150, 150), "metamath": (130, 300), "mmiqc": (130, 300),
+    "aqua": (180, 300),
+}  # fmt: skip
 """Assumed tokens of a prompt and of a completion, by source."""
-PARAMETERS = {"meta-llama/Llama-2-70b-chat-hf": 70e9, "Qwen/Qwen2.5-1.5B-Instruct": 1.5e9}
+PARAMETERS = {
+    "meta-llama/Llama-2-70b-chat-hf": 70e9, "Qwen/Qwen2.5-1.5B-Instruct": 1.5e9, "Qwen/Qwen2-7B": 7.6e9,
+    "Qwen/Qwen2-7B-Instruct": 7.6e9, "Qwen/Qwen2-72B": 72.7e9, "meta-llama/Meta-Llama-3-70B": 70.6e9,
+    "deepseek-ai/deepseek-math-7b-base": 6.9e9, "deepseek-ai/deepseek-math-7b-rl": 6.9e9,
+}  # fmt: skip
 PEAK, GENERATING, TRAINING = 312e12, 0.1, 0.35
 """An A100's dense bf16 FLOP/s, and the assumed shares of it in batched generation and in training."""
+TAUGHT, RIGHT, FOUND, CONTINUED, DISTINCT = 0.9, 0.7, 0.8, 0.4, 0.6
+"""Assumed shares: right answers of a teacher, and of the model itself; wrong ones whose first wrong step is found;
+right continuations of the steps before it; of those, distinct steps that are right."""
+IMPORTED = 10_795
+"""Rows of the published Math-Step-DPO-10K."""
 
 
 class Cost(NamedTuple):
@@ -33,63 +51,144 @@ class Cost(NamedTuple):
     stages: int
     completions: int
     tokens_m: int
+    judge_calls: int
     steps: int
     generation_h: float
     training_h: float
 
 
+class Drawn(NamedTuple):
+    """Completions of one model for some problems."""
+
+    model: str
+    source: str
+    count: int
+
+
 def n_problems(params: Params, name: str) -> int:
     run = params.problems[name]
     left = SIZES[run.source, run.split, run.subset] - run.skip
-    return min(left, run.limit or left)
+    return round(min(left, run.limit or left) * PROBLEMS.get(run.source, 1))
 
 
-def completions(params: Params) -> int:
+def origin(params: Params, prompts: str) -> tuple[str, int]:
+    """The problems run that prompts ask, and their number."""
+    if prompts in params.prompts:
+        problems = params.prompts[prompts].problems
+        return problems, n_problems(params, problems)
+    step = params.prompts_step[prompts]
+    problems, _ = origin(params, step.prompts)
+    return problems, round(labelled(params, params.step_labels[step.step_labels]) * FOUND)
+
+
+def labelled(params: Params, run: StepLabelsRun) -> int:
+    """Samples that a run of step_labels labels."""
+    samples = params.samples[run.samples]
+    right = CONTINUED if samples.prompts in params.prompts_step else RIGHT
+    share = {"all": 1.0, "correct": right, "wrong": 1 - right}[run.select]
+    _, asked = origin(params, samples.prompts)
+    count = round(asked * samples.n * share)
+    return min(count, run.limit or count)
+
+
+def judge_calls(params: Params) -> int:
+    judged = [run for run in params.step_labels.values() if run.labeler == "judge"]
+    return sum(labelled(params, run) * (run.judge.repeats if run.judge else 1) for run in judged)
+
+
+def drawn(params: Params) -> list[Drawn]:
     """Samples, evaluations and validations; the prompts of a part of some problems are among those of all of them."""
-    drawn: dict[tuple[str, ...], int] = {}
+    most: dict[tuple[object, ...], Drawn] = {}
     runs = [(r.model, r.prompts, r.sampling, r.n) for r in params.samples.values()]
     for e in params.evaluate.values():
         runs += [(e.model, e.prompts, e.greedy, 1), (e.model, e.prompts, e.explore, e.k)]
     for model, prompts, sampling, n in runs:
-        problems = params.prompts[prompts].problems
-        key = model, params.problems[problems].split, sampling
-        drawn[key] = max(drawn.get(key, 0), n * n_problems(params, problems))
-    return sum(drawn.values()) + sum(_validated(params, run) for run in trainings(params))
+        problems, asked = origin(params, prompts)
+        run = params.problems[problems]
+        key = model, run.source, run.split, run.skip, sampling, prompts in params.prompts
+        if key not in most or most[key].count < n * asked:
+            most[key] = Drawn(model, run.source, n * asked)
+    return [*most.values(), *(_validated(params, name, run) for name, run in trainings(params).items())]
 
 
-def trainings(params: Params) -> list[TrainingRun]:
-    return [*params.sft.values(), *params.preference.values()]
+def completions(params: Params) -> int:
+    return sum(one.count for one in drawn(params))
 
 
-def steps(params: Params, run: TrainingRun) -> int:
+def trainings(params: Params) -> dict[str, SftRun | PreferenceRun]:
+    return {**params.sft, **params.preference}
+
+
+def steps(params: Params, run: SftRun | PreferenceRun) -> int:
     """At most: those of the run that selects them."""
     if run.steps_from != NONE:
         section = params.preference if isinstance(run, PreferenceRun) else params.sft
         return steps(params, section[run.steps_from])
-    assert run.optimizer.steps is not None
-    return run.optimizer.steps
+    if run.optimizer.steps is not None:
+        return run.optimizer.steps
+    assert run.optimizer.epochs is not None
+    examples = n_pairs(params, run.pairs) if isinstance(run, PreferenceRun) else n_demos(params, run.demos)
+    return math.ceil(examples * run.optimizer.epochs / run.optimizer.batch_size)
 
 
-def _validated(params: Params, run: TrainingRun) -> int:
+def n_demos(params: Params, name: str) -> int:
+    """Right answers of a teacher."""
+    if name in params.demos_union:
+        return sum(n_demos(params, member) for member in params.demos_union[name].members)
+    samples = params.samples[params.demos_correct[name].samples]
+    return round(origin(params, samples.prompts)[1] * samples.n * TAUGHT)
+
+
+def n_pairs(params: Params, name: str) -> int:
+    """Pairs of a run of steps, of a union of them (the problems' share where it is restricted), or of a file."""
+    if name in params.pairs_import:
+        return params.pairs_import[name].limit or IMPORTED
+    if name in params.pairs_union:
+        union = params.pairs_union[name]
+        return round(sum(n_pairs(params, member) * _share(params, member, union.problems) for member in union.members))
+    run = params.pairs_step[name]
+    _, prefixes = origin(params, run.prompts)
+    if run.chosen not in params.samples:  # one correction of each
+        return prefixes
+    return round(prefixes * params.samples[run.chosen].n * CONTINUED * DISTINCT)
+
+
+def _share(params: Params, pairs: str, problems: str) -> float:
+    """How much of a run's problems a union keeps."""
+    if problems == NONE:
+        return 1.0
+    whole, _ = origin(params, params.pairs_step[pairs].rejected_prompts)
+    return n_problems(params, problems) / n_problems(params, whole)
+
+
+def _validated(params: Params, name: str, run: SftRun | PreferenceRun) -> Drawn:
     if run.validation.prompts == NONE:
-        return 0
-    return -(-steps(params, run) // run.validation.every) * n_problems(params, run.validation.problems)
+        return Drawn(name, "none", 0)
+    count = -(-steps(params, run) // run.validation.every) * n_problems(params, run.validation.problems)
+    return Drawn(name, params.problems[run.validation.problems].source, count)
+
+
+def size(params: Params, model: str) -> float:
+    """Parameters of a model, or of what it was trained from."""
+    if model in params.models:
+        return PARAMETERS[params.models[model].hub or ""]
+    return size(params, trainings(params)[model].model)
 
 
 def cost(params: Params, stages: int) -> Cost:
     """Generation is 2 FLOPs per parameter and token; training 6, and 2 more where layers are computed again."""
-    (source,) = {run.source for run in params.problems.values()}
-    prompt, completion = LENGTHS[source]
-    size = PARAMETERS[next(iter(params.models.values())).hub or ""]
-    count = completions(params)
-    updates = sum(steps(params, run) for run in trainings(params))
-    trained = sum(
-        steps(params, run) * run.optimizer.batch_size * (2 if isinstance(run, PreferenceRun) else 1)
-        for run in trainings(params)
-    ) * (prompt + completion)
-    hours = [2 * size * count * (prompt + completion) / GENERATING, 8 * size * trained / TRAINING]
-    generating, training = (flops / PEAK / 3600 for flops in hours)
-    return Cost(stages, count, round(count * completion / 1e6), updates, generating, training)
+    made = [one for one in drawn(params) if one.count]
+    generating = sum(2 * size(params, one.model) * one.count * sum(LENGTHS[one.source]) for one in made)
+    length = sum(LENGTHS[next(iter(params.problems.values())).source])
+    training, updates = 0.0, 0
+    for run in trainings(params).values():
+        sides = 2 if isinstance(run, PreferenceRun) else 1
+        sequences = steps(params, run) * run.optimizer.batch_size * sides
+        training += 8 * size(params, run.model) * sequences * length
+        updates += steps(params, run)
+    hours = [flops / PEAK / 3600 for flops in (generating / GENERATING, training / TRAINING)]
+    tokens_m = round(sum(one.count * LENGTHS[one.source][1] for one in made) / 1e6)
+    return Cost(stages, completions(params), tokens_m, judge_calls(params), updates, *hours)
 
 
 def table() -> list[str]:
@@ -99,7 +198,7 @@ def table() -> list[str]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         stages = 1 + sum(len(runs) for name, runs in raw.items() if name not in ("seed", "sampling", "report"))
         c = cost(load_params(path), stages)
-        cells = [f"{c.stages}", f"{c.completions:,}", f"{c.tokens_m:,}", f"{c.steps:,}"]
+        cells = [f"{c.stages}", f"{c.completions:,}", f"{c.tokens_m:,}", f"{c.judge_calls:,}", f"{c.steps:,}"]
         cells += [f"{hours:,.0f}" for hours in (c.generation_h, c.training_h)]
         lines.append(f"| `{path.name}` | " + " | ".join(cells) + " |")
     return lines

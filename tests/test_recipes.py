@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 import builders.models
+import builders.pairs_import
 import builders.problems
 from builders.smoke_run import smoke
+from builders.sources import SOURCES
 from schemas.params import Params, load_params, run_inputs, stage_runs
 from schemas.sections_training import PreferenceRun, SftRun
 from schemas.slots import NONE
@@ -33,6 +35,9 @@ PAPER: dict[str, dict[str, Any]] = {
     "irpo_arc": {"n": 30, "temperatures": [0.8, 0.8, 1.3], "k": 20, "cap": 60_000, "gold": False, "steps": 4000},
 }
 FOR_ONE_GPU = {"irpo_gsm8k_1gpu", "irpo_gsm8k_24gb", "irpo_math_1gpu", "irpo_arc_1gpu"}
+IRPO = sorted({*PAPER, *FOR_ONE_GPU})
+STEP_DPO = sorted(set(RECIPES) - set(IRPO))
+"""tests/test_recipes_steps.py says what these are to hold."""
 
 
 def paper(name: str) -> dict[str, Any]:
@@ -51,12 +56,23 @@ def params(name: str) -> Params:
     return load_params(RECIPES[name])
 
 
+@pytest.fixture(params=IRPO)
+def irpo(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def irpo_params(irpo: str) -> Params:
+    return load_params(RECIPES[irpo])
+
+
 def trainings(params: Params) -> dict[str, SftRun | PreferenceRun]:
     return {**params.sft, **params.preference}
 
 
 def test_every_shipped_recipe_is_known_here():
-    assert set(RECIPES) == {*PAPER, *FOR_ONE_GPU}
+    assert {name.rpartition("irpo")[1] or name[:8] for name in RECIPES} == {"irpo", "step_dpo"}
+    assert set(IRPO) <= set(RECIPES)
     assert set(re.findall(r"^\| `(\w+)\.yaml` \| \d", README, re.MULTILINE)) == set(RECIPES)
 
 
@@ -64,79 +80,97 @@ def test_it_parses_and_stays_below_the_stages_that_dvc_bears(params):
     assert len(list(stage_runs(params))) < MAX_STAGES
 
 
-def test_sampling_and_pairs_are_the_papers(name, params):
-    expected = paper(name)
-    iterations = [params.samples[f"irpo_{t}"] for t in range(len(expected["temperatures"]))]
-    assert [params.sampling[run.sampling].temperature for run in iterations] == expected["temperatures"]
+def test_sampling_and_pairs_are_the_papers(irpo, irpo_params):
+    expected = paper(irpo)
+    iterations = [irpo_params.samples[f"irpo_{t}"] for t in range(len(expected["temperatures"]))]
+    assert [irpo_params.sampling[run.sampling].temperature for run in iterations] == expected["temperatures"]
     assert {run.n for run in iterations} == {expected["n"]}
-    pairs = [params.pairs_outcome[f"irpo_{t}"] for t in range(len(iterations))]
+    pairs = [irpo_params.pairs_outcome[f"irpo_{t}"] for t in range(len(iterations))]
     assert {(run.k, run.max_pairs, run.gold != NONE) for run in pairs} == {
         (expected["k"], expected["cap"], expected["gold"])
     }
-    assert f"irpo_{len(iterations)}" not in params.samples
+    assert f"irpo_{len(iterations)}" not in irpo_params.samples
 
 
-def test_every_iteration_starts_from_the_model_before_and_from_its_pairs_alone(name, params):
-    for t in range(len(paper(name)["temperatures"])):
+def test_every_iteration_starts_from_the_model_before_and_from_its_pairs_alone(irpo, irpo_params):
+    for t in range(len(paper(irpo)["temperatures"])):
         before = f"m{t}" if t else "chat"
-        made = params.preference[f"m{t + 1}"]
-        assert params.samples[f"irpo_{t}"].model == params.reference[f"irpo_{t}"].model == made.model == before
+        made = irpo_params.preference[f"m{t + 1}"]
+        assert (
+            irpo_params.samples[f"irpo_{t}"].model == irpo_params.reference[f"irpo_{t}"].model == made.model == before
+        )
         assert made.pairs == made.reference == f"irpo_{t}"
-        assert params.evaluate[f"m{t + 1}"].model == f"m{t + 1}"
+        assert irpo_params.evaluate[f"m{t + 1}"].model == f"m{t + 1}"
 
 
-def test_the_optimiser_is_the_papers(name, params):
-    expected = paper(name)
-    own = [run for name, run in params.preference.items() if re.fullmatch(r"m\d(_select)?", name)]
-    lr = 1e-5 if name == "irpo_gsm8k_24gb" else 7e-7
+def test_the_optimiser_is_the_papers(irpo, irpo_params):
+    expected = paper(irpo)
+    own = [run for name, run in irpo_params.preference.items() if re.fullmatch(r"m\d(_select)?", name)]
+    lr = 1e-5 if irpo == "irpo_gsm8k_24gb" else 7e-7
     for run in own:
         assert (run.loss, run.beta, run.alpha) == ("dpo_nll", 0.1, 1.0)
         assert (run.optimizer.lr, run.optimizer.batch_size) == (lr, 16)
         assert run.optimizer.steps in (expected["steps"], None)
-        assert (run.lora is not None) == (name == "irpo_gsm8k_24gb")
+        assert (run.lora is not None) == (irpo == "irpo_gsm8k_24gb")
 
 
-def test_the_majority_of_32_at_the_papers_temperature(params):
-    own = {name: run for name, run in params.evaluate.items() if re.fullmatch(r"chat|m\d", name)}
+def test_the_majority_of_32_at_the_papers_temperature(irpo_params):
+    own = {name: run for name, run in irpo_params.evaluate.items() if re.fullmatch(r"chat|m\d", name)}
     assert {run.k for run in own.values()} == {32}
-    assert {params.sampling[run.explore].temperature for run in params.evaluate.values()} == {0.8}
-    assert {params.sampling[run.greedy].temperature for run in params.evaluate.values()} == {0}
+    assert {irpo_params.sampling[run.explore].temperature for run in irpo_params.evaluate.values()} == {0.8}
+    assert {irpo_params.sampling[run.greedy].temperature for run in irpo_params.evaluate.values()} == {0}
 
 
 def test_nothing_is_selected_or_trained_on_test_problems(params):
     for name, run in trainings(params).items():
         assert run.validation.problems == NONE or params.problems[run.validation.problems].split != "test", name
     behind = [s for s in run_sources(params) if s.table in ("pairs", "demos") and s.input_table == "problems"]
-    assert {params.problems[s.input_run].split for s in behind} == {"train"}
+    assert {(params.pairs_import.get(s.input_run) or params.problems[s.input_run]).split for s in behind} == {"train"}
     assert {params.problems[run.problems].split for run in params.evaluate.values()} == {"test"}
 
 
 def test_what_selects_has_not_been_trained_on_in_its_iteration(params):
     """Training validates on problems which none of its pairs or demos is of: another window, or another split."""
-    sources = {(s.table, s.run): s.input_run for s in run_sources(params) if s.input_table == "problems"}
-    for name, run in trainings(params).items():
-        if run.validation.problems == NONE:
-            continue
-        table = ("pairs", run.pairs) if isinstance(run, PreferenceRun) else ("demos", run.demos)
-        trained, held_out = params.problems[sources[table]], params.problems[run.validation.problems]
-        same = {f: (getattr(trained, f), getattr(held_out, f)) for f in ("source", "split", "seed", "shuffle")}
-        if same["split"][0] == same["split"][1]:
-            assert all(a == b for a, b in same.values()), name
+    for run in trainings(params).values():
+        if run.validation.problems != NONE:
+            of = ("pairs", run.pairs) if isinstance(run, PreferenceRun) else ("demos", run.demos)
+            assert_held_out(params, of, run.validation.problems)
+
+
+def assert_held_out(params: Params, of: tuple[str, str], held_out: str) -> None:
+    """No problem of a pairs or demos run is in a problems run: windows of one order that do not overlap, or splits."""
+    found = problems_behind(params, *of)
+    assert found
+    for trained, kept in ((params.problems[run], params.problems[held_out]) for run in found):
+        if (trained.source, trained.split) == (kept.source, kept.split):
+            assert (trained.seed, trained.shuffle) == (kept.seed, kept.shuffle), of
             assert trained.limit is not None
-            assert trained.skip + trained.limit <= held_out.skip, name
+            assert trained.skip + trained.limit <= kept.skip, of
 
 
-def test_a_thousand_training_problems_are_held_out_and_all_others_are_trained_on(name, params):
+def problems_behind(params: Params, table: str, run: str) -> list[str]:
+    """The problems runs that the rows of a pairs or demos run are of: those that a union names, else its members'; gold
+    demos are of their prompts' problems."""
+    if table == "demos" and run in params.demos_gold:
+        return [params.prompts[params.demos_gold[run].prompts].problems]
+    union = params.pairs_union.get(run) if table == "pairs" else params.demos_union.get(run)
+    if union is None:
+        return [s.input_run for s in run_sources(params) if s[:3] == (table, run, "problems")]
+    named = getattr(union, "problems", NONE)
+    return [named] if named != NONE else [p for member in union.members for p in problems_behind(params, table, member)]
+
+
+def test_a_thousand_training_problems_are_held_out_and_all_others_are_trained_on(irpo, irpo_params):
     """Of the data sets without a development set of their own; ARC's is what selects there."""
-    held_out = [run.validation.problems for run in trainings(params).values() if run.validation.problems != NONE]
-    if name.startswith("irpo_arc"):
-        assert {params.problems[run].split for run in held_out} == {"validation"}
+    held_out = [run.validation.problems for run in trainings(irpo_params).values() if run.validation.problems != NONE]
+    if irpo.startswith("irpo_arc"):
+        assert {irpo_params.problems[run].split for run in held_out} == {"validation"}
         return
     assert set(held_out) == {"held_out"}
-    size = {"gsm8k": 7_473, "math": 7_500}[params.problems["held_out"].source]
-    assert (params.problems["held_out"].skip, params.problems["held_out"].limit) == (size - 1000, 1000)
-    assert (params.problems["train_part"].skip, params.problems["train_part"].limit) == (0, size - 1000)
-    assert (params.problems["train"].skip, params.problems["train"].limit) == (0, None)
+    size = {"gsm8k": 7_473, "math": 7_500}[irpo_params.problems["held_out"].source]
+    assert (irpo_params.problems["held_out"].skip, irpo_params.problems["held_out"].limit) == (size - 1000, 1000)
+    assert (irpo_params.problems["train_part"].skip, irpo_params.problems["train_part"].limit) == (0, size - 1000)
+    assert (irpo_params.problems["train"].skip, irpo_params.problems["train"].limit) == (0, None)
 
 
 def test_no_sample_is_drawn_that_no_pair_of_spin_takes():
@@ -146,19 +180,24 @@ def test_no_sample_is_drawn_that_no_pair_of_spin_takes():
     assert all(params.samples[run.samples].n == run.k for run in spin)
 
 
-def test_selection_is_followed_by_training_anew_on_all(name, params):
+def test_selection_is_followed_by_training_anew_on_all(irpo, irpo_params):
     """For the data sets without a development set of their own."""
-    anew = {name: run for name, run in trainings(params).items() if run.steps_from != NONE}
-    selecting = {name for name, run in trainings(params).items() if run.validation.prompts != NONE}
-    if name.startswith("irpo_arc"):
+    anew = {name: run for name, run in trainings(irpo_params).items() if run.steps_from != NONE}
+    selecting = {name for name, run in trainings(irpo_params).items() if run.validation.prompts != NONE}
+    if irpo.startswith("irpo_arc"):
         assert not anew
         return
     assert {run.steps_from for run in anew.values()} == selecting == {f"{made}_select" for made in anew}
     for made, run in anew.items():
-        section = params.preference if made in params.preference else params.sft
+        section = irpo_params.preference if made in irpo_params.preference else irpo_params.sft
         given, chosen = run.model_dump(), section[run.steps_from].model_dump()
         changed = {key for key in given if given[key] != chosen[key]}
-        assert changed == {"steps_from", "optimizer", "validation", "pairs" if made in params.preference else "demos"}
+        assert changed == {
+            "steps_from",
+            "optimizer",
+            "validation",
+            "pairs" if made in irpo_params.preference else "demos",
+        }
         assert chosen["optimizer"] | {"steps": None} == given["optimizer"]
 
 
@@ -209,29 +248,35 @@ def test_what_sets_some_baselines_apart():
     assert params.pairs_outcome["double"].max_pairs == 2 * 60_000
 
 
-@pytest.mark.parametrize(("section", "build"), [("problems", builders.problems.run), ("models", builders.models.run)])
-def test_a_revision_that_is_not_pinned_stops_the_first_stages(workspace: Path, name, section, build) -> None:
+STAGES_THAT_FETCH = {
+    "problems": builders.problems.run, "models": builders.models.run, "pairs_import": builders.pairs_import.run,
+}  # fmt: skip
+
+
+def test_a_revision_that_is_not_pinned_stops_the_first_stages(workspace: Path, name, params) -> None:
     shutil.copy(RECIPES[name], workspace / "params.yaml")
-    for run in getattr(load_params(RECIPES[name]), section):
-        with pytest.raises(ValueError, match=r"revision: give the 40-digit commit hash .*\(have 'https://hugg"):
-            execute(section, run, build, workspace)
+    stopped = 0
+    for section, build in STAGES_THAT_FETCH.items():
+        for run in (n for n, made in getattr(params, section).items() if made.revision is not None):
+            with pytest.raises(ValueError, match=r"revision: give the 40-digit commit hash .*\(have 'https://hugg"):
+                execute(section, run, build, workspace)
+            stopped += 1
+    assert stopped == RECIPES[name].read_text(encoding="utf-8").count(" revision: ")
 
 
-def test_the_commands_that_pin_revisions_leave_none(name):
-    """One address per data set and model; the README's lines are those of its example."""
+def test_the_commands_that_pin_revisions_leave_none(name, params):
+    """One address per data set and model: that of its own repository. The README's lines are those of its example."""
     text = RECIPES[name].read_text(encoding="utf-8")
     pages = set(re.findall(r"revision: (.+)", text))
-    assert pages == {f"https://huggingface.co/{repository}/commits/main" for repository in repositories(name)}
+    assert pages == {f"https://huggingface.co/{repository}/commits/main" for repository in repositories(params)}
     if name == "irpo_gsm8k_1gpu":
         assert set(re.findall(r"s\|(https:.*)\|HASH\|", README)) == pages
 
 
-def repositories(name: str) -> set[str]:
-    data = {"gsm8k": "openai/gsm8k", "math": "EleutherAI/hendrycks_math", "arc": "allenai/ai2_arc"}[name.split("_")[1]]
-    return {
-        f"datasets/{data}",
-        "Qwen/Qwen2.5-1.5B-Instruct" if name in FOR_ONE_GPU else "meta-llama/Llama-2-70b-chat-hf",
-    }
+def repositories(params: Params) -> set[str]:
+    data = {SOURCES[run.source].hub for run in params.problems.values()}
+    data |= {run.hub or builders.pairs_import.HUB for run in params.pairs_import.values()}
+    return {f"datasets/{hub}" for hub in data} | {run.hub for run in params.models.values() if run.hub}
 
 
 SWEEPS = [re.findall(r"-S '?([^\s']+)'?", line) for line in README.splitlines() if line.startswith("dvc exp run")]
@@ -243,18 +288,23 @@ def test_sweeps_name_settings_that_the_recipes_have(tmp_path: Path, settings: li
     from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 
     whole = settings[0].split("=")[0].split(".")[1]
-    recipe = "irpo_gsm8k" if whole.endswith("_select") or whole not in ("m1",) else "irpo_arc"
-    shipped, copy, changed = RECIPES[recipe].read_text(encoding="utf-8"), tmp_path / "params.yaml", []
+    recipe = {"m1": "irpo_arc", "step_dpo": "step_dpo_1gpu"}.get(whole, "irpo_gsm8k")
+    shipped, copy, changed = unfolded(RECIPES[recipe]), tmp_path / "params.yaml", []
     for overrides in get_hydra_sweeps({"params.yaml": settings}):
         copy.write_text(shipped, encoding="utf-8")
         apply_overrides(copy, overrides["params.yaml"])
         load_params(copy)
-        pairs = zip(shipped.splitlines(), copy.read_text(encoding="utf-8").splitlines(), strict=True)
+        pairs = zip(shipped.splitlines(), unfolded(copy).splitlines(), strict=True)
         changed.append(tuple((old, new) for old, new in pairs if old != new))
     assert all(len(lines) <= len(settings) for lines in changed), "block style: one setting is one line"
     assert len(set(changed)) == len(changed)
     target = re.findall(r"preference@(\w+)", next(line for line in README.splitlines() if settings[0] in line))
     assert all(run in load_params(RECIPES[recipe]).preference for run in target)
+
+
+def unfolded(path: Path) -> str:
+    """A params file's text; DVC puts the long address of a page on a line of its own."""
+    return re.sub(r"revision: *\n +", "revision: ", path.read_text(encoding="utf-8"))
 
 
 def test_the_grids_are_the_papers():
@@ -266,6 +316,7 @@ def test_the_grids_are_the_papers():
     rates = [float(value) for value in grids["preference.m1_select.optimizer.lr"]]
     assert (min(rates), max(rates)) == (5e-7, 5e-6)
     assert 7e-7 in rates
+    assert {0.4, 0.5} <= {float(value) for value in grids["preference.step_dpo.beta"]}
 
 
 def test_the_costs_of_the_readme_are_those_of_the_files():
