@@ -63,7 +63,7 @@ def select(stage: Stage, duck: Duck) -> int:
     config = stage.config
     scope = WHOLE if config.limit else stage.scope  # what is drawn depends on all samples
     for table, name in (("samples", config.samples), ("rewards", config.rewards), ("problems", config.problems)):
-        duck.view(table, table, [stage.dir(table, name)], scope)
+        duck.view(table, table, [] if name == NONE else [stage.dir(table, name)], scope)
     if config.rewards != NONE and len(foreign := duck.table(_FOREIGN)):
         raise ValueError(
             f"rewards: run '{config.rewards}' was not made from samples run '{config.samples}' (sample"

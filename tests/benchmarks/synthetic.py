@@ -40,6 +40,8 @@ _PARAMS: dict[str, dict[str, Any]] = {
     "rewards": {"predictions": RUN, "problems": RUN},
     "demos_correct": {"samples": RUN, "rewards": RUN, "max_per_problem": 4},
     "pairs_outcome": {"samples": RUN, "rewards": RUN, "gold": "none", "k": 7},
+    "step_labels": {"samples": RUN, "prompts": RUN, "problems": RUN, "rewards": "none", "labeler": "rule",
+                    "model": "none", "path": "data/none", "neutral_is_error": False},
 }  # fmt: skip
 
 _NAMES = {"samples_gold": "gold", "demos_gold": "gold"}
