@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from schemas import TABLES, Row, arrow_schema, column_checks
 from schemas.ids import digest
 from schemas.params import Params, table_runs
-from stores.duck import BATCH_ROWS, Duck, sql_file
+from stores.duck import BATCH_ROWS, Duck, literal, sql_file
 from stores.model_record import read_record
 from stores.parquet import open_part
 from stores.paths import run_dir
@@ -22,10 +22,11 @@ from stores.sources import run_sources
 from stores.views import RunFiles, Views
 
 SPANS = {
-    "pairs": {"chosen_end": "chosen_sample_id", "rejected_end": "rejected_sample_id"},
-    "reference_logprobs": {"end": "sample_id"},
+    "pairs": {"chosen_end": ("chosen_sample_id", "chosen_end"), "rejected_end": ("rejected_sample_id", "rejected_end")},
+    "reference_logprobs": {"end": ("sample_id", '"end"')},
+    "step_labels": {"the last step": ("sample_id", 'steps[-1]."end"')},
 }
-"""Table -> column with the end of a span -> column with the sample that the span is in."""
+"""Table -> name of a span's end -> column with the sample that the span is in, and the end as SQL."""
 
 
 class Violation(NamedTuple):
@@ -53,6 +54,7 @@ def check_tables(params: Params, files: Sequence[RunFiles]) -> Iterator[Violatio
                 yield from _row_violations(views, table)
                 yield from _reference_violations(views, table)
                 yield from _span_violations(views, table)
+                yield from _step_violations(views) if table == "pairs" else ()
             except ValueError as error:
                 yield Violation(table, "", "readable", 1, str(error))
 
@@ -149,10 +151,19 @@ def _reference_violations(views: Views, table: str) -> Iterator[Violation]:
 
 def _span_violations(views: Views, table: str) -> Iterator[Violation]:
     """Spans that end after their sample's text."""
-    for end, column in SPANS.get(table, {}).items():
+    for name, (column, end) in SPANS.get(table, {}).items():
         sql = sql_file(__file__, "overlong").format(table=table, column=column, end=end)
         for run, count, example in _rows(views, sql):
-            yield Violation(table, run, f"{end} is inside the text of {column}", count, example)
+            yield Violation(table, run, f"{name} is inside the text of {column}", count, example)
+
+
+def _step_violations(views: Views) -> Iterator[Violation]:
+    """Step pairs whose spans do not follow their prompt, as far as the samples' own prompts are known."""
+    sections = table_runs(views.params, "pairs")
+    runs = ", ".join(literal(run) for run, section in sections.items() if section == "pairs_step")
+    for side in ("chosen", "rejected") if runs else ():
+        for run, count, example in _rows(views, sql_file(__file__, "detached").format(side=side, runs=runs)):
+            yield Violation("pairs", run, f"the {side} span begins where the prompt ends", count, example)
 
 
 def _table(views: Views, query: str) -> pa.Table:

@@ -55,10 +55,14 @@ def _fields(store: "Store", query: str, params: Sequence[Any]) -> list[Fields]:
 
 def _behind(store: "Store", pair: Fields, table: str, column: str, identity: str) -> Fields:
     """The row of another table that a pair refers to; empty if it is in none of the runs behind the pair."""
-    runs = [s.input_run for s in run_sources(store.params) if s[:3] == ("pairs", pair["run"], table)]
-    query = f"select * from {table} where {column} = ? and list_contains(?, run) order by run limit 1"
-    found = _fields(store, query, [identity, runs]) if runs else []
+    found = _all_behind(store, pair, table, column, identity)
     return found[0] if found else {}
+
+
+def _all_behind(store: "Store", pair: Fields, table: str, column: str, identity: str) -> list[Fields]:
+    runs = [s.input_run for s in run_sources(store.params) if s[:3] == ("pairs", pair["run"], table)]
+    query = f"select * from {table} where {column} = ? and list_contains(?, run) order by run"
+    return _fields(store, query, [identity, runs]) if runs else []
 
 
 def _prompt(prompt: Fields) -> list[str]:
@@ -81,7 +85,16 @@ def _side(store: "Store", pair: Fields, side: str) -> list[str]:
         sample["text"][start:end] if sample else "(not found: is its run built?)",
         f"-- {identity}, characters {start}–{end}{' and the end of the sequence' if pair[f'{side}_eos'] else ''}",
         *_origin(sample, prediction, reward),
+        *map(_label, _all_behind(store, pair, "step_labels", "sample_id", identity)),
     ]
+
+
+def _label(label: Fields) -> str:
+    """What a labeler says of the sample's steps."""
+    found = {"no_error": "no step is wrong", "invalid": "an invalid answer"}
+    said = found.get(label["verdict"]) or f"step {label['first_error'] + 1} is the first wrong one"
+    who = ", ".join([label["kind"], *([label["template"]] if label["template"] else [])])
+    return f"-- {said}, says {label['labeler']} ({who}); run {label['run']}"
 
 
 def _origin(sample: Fields, prediction: Fields, reward: Fields) -> Iterator[str]:

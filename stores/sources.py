@@ -8,6 +8,7 @@ from schemas.slots import NONE, Section, Slot
 
 _Node = tuple[str, str]
 _ENDS = ("models", "training")
+_VERDICTS = ("predictions", "rewards")
 
 
 class RunSource(NamedTuple):
@@ -25,7 +26,8 @@ def run_sources(params: Params) -> list[RunSource]:
     Inputs are followed breadth first until the table appears: the prompts of a pairs run are those of its samples. A
     run that a slot names goes before one that merely was written by the same stage. A run made of others of its own
     table (a union of pairs) is as near to their inputs as they are. Models and training end the walk: what another
-    model was trained on is no source of ids.
+    model was trained on is no source of ids. A run of several samples runs (a step pair's two sides) has the nearest
+    verdicts of each of them, for the farther ones are not those of the nearer samples.
     """
     sections = {table: table_runs(params, table) for run_class in _classes(params) for table in run_class.writes}
     inputs = {(section, name): list(_slots(section, name, run)) for section, name, run in stage_runs(params)}
@@ -33,7 +35,7 @@ def run_sources(params: Params) -> list[RunSource]:
     return [
         RunSource(table, node[1], input_table, input_run)
         for node, tables in writes.items()
-        for input_table, input_runs in _nearest(node, inputs, writes, sections).items()
+        for input_table, input_runs in _sources(node, inputs, writes, sections).items()
         for input_run in input_runs
         for table in tables
         if table != input_table
@@ -48,6 +50,44 @@ def _slots(section: str, name: str, run: Section) -> Iterator[tuple[str, str]]:
     for ref in references(section, name, run):
         if isinstance(ref.marker, Slot) and ref.value != NONE:
             yield ref.marker.table, ref.value
+
+
+def _sources(
+    start: _Node,
+    inputs: dict[_Node, list[tuple[str, str]]],
+    writes: dict[_Node, tuple[str, ...]],
+    sections: dict[str, dict[str, str]],
+) -> dict[str, list[str]]:
+    """Table -> its nearest runs behind one run, and of verdicts the nearest ones of each of its samples runs."""
+    found = _nearest(start, inputs, writes, sections)
+    if len(found.get("samples", ())) < 2:
+        return found
+    behind = _behind(start, inputs, sections)
+    for table in (verdicts for verdicts in _VERDICTS if verdicts not in writes[start]):
+        nearest = found.get(table, [])
+        of = {run: _nearest((sections[table][run], run), inputs, writes, sections)["samples"] for run in behind[table]}
+        covered = {samples for run in nearest for samples in of.get(run, [run])}
+        for run, samples in of.items():
+            if not covered.issuperset(samples) and set(samples) <= set(found["samples"]):
+                nearest, covered = [*nearest, run], covered | set(samples)
+        found[table] = nearest
+    return {table: runs for table, runs in found.items() if runs}
+
+
+def _behind(
+    start: _Node, inputs: dict[_Node, list[tuple[str, str]]], sections: dict[str, dict[str, str]]
+) -> dict[str, list[str]]:
+    """Verdict table -> all of its runs that slots behind a run name, nearest first."""
+    found: dict[str, list[str]] = {table: [] for table in _VERDICTS}
+    level, seen = [start], {start}
+    while level:
+        named = list(dict.fromkeys(slot for node in level for slot in inputs[node] if slot[0] not in _ENDS))
+        for table, run in named:
+            if run not in found.get(table, [run]):
+                found[table].append(run)
+        level = [node for table, run in named if (node := (sections[table][run], run)) not in seen]
+        seen.update(level)
+    return found
 
 
 def _nearest(

@@ -25,7 +25,13 @@ TEXTS = {"pair_texts": ("run", "prompt_id", "rank"), "demo_texts": ("run", "prom
 """Joined views that `dataset` gives too, with their order."""
 
 
-_FOUND = ("prompt", "sample", "chosen", "rejected", "prediction", "reward")
+_FOUND = ("prompt", "sample", "chosen", "rejected", "prediction", "reward", "label")
+_LABELLED = {
+    "labelers": "names",
+    "label_models": "models, with their versions,",
+    "labeler_versions": "versions of the code",
+    "label_templates": "templates, where judges,",
+}
 
 
 class RunRow(NamedTuple):
@@ -194,6 +200,7 @@ def _meanings(table: str) -> dict[str, str]:
     classes = [TABLES[table]] if table in TABLES else list(TABLES.values())
     found = {"run": "run of params", "stage": "stage that dropped it", "pair_id": "hash of prompt, samples and spans"}
     found |= {f"{what}_run": f"run of params that the {what} was found in" for what in _FOUND}
+    found |= {name: f"{what} of those who labelled the sample's steps" for name, what in _LABELLED.items()}
     for row_class in classes:
         for name, info in row_class.model_fields.items():
             found.setdefault(name, info.description or "")

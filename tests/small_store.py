@@ -25,6 +25,7 @@ from schemas import (
     Row,
     Sample,
     Solution,
+    StepLabels,
     TrainingStep,
 )
 from schemas.ids import digest, problem_id, prompt_id, sample_id, text_hash
@@ -66,7 +67,19 @@ PARAMS: dict[str, Any] = {
     "demos_gold": {"gold": {"samples": "gold", "prompts": "train"}},
     "demos_correct": {"star": {"samples": "irpo_0", "rewards": "irpo_0"}},
     "pairs_outcome": {"irpo_0": {"samples": "irpo_0", "rewards": "irpo_0", "gold": "gold", "k": 2}},
-    "step_labels": {},
+    "step_labels": {
+        "checked": {
+            "samples": "irpo_0",
+            "prompts": "train",
+            "problems": "train",
+            "rewards": "irpo_0",
+            "labeler": "rule",
+            "model": "none",
+            "path": "data/none",
+            "select": "wrong",
+            "neutral_is_error": False,
+        }
+    },
     "prompts_step": {},
     "samples_corrections": {},
     "demos_union": {},
@@ -179,6 +192,7 @@ def rows() -> Tables:
             Demo(prompt_id=p.prompt_id, sample_id=g.sample_id) for p, g in zip(asked, gold, strict=True)
         ],
         ("demos", "star"): [Demo(prompt_id=p.prompt_id, sample_id=drawn[p.prompt_id][0].sample_id) for p in asked],
+        ("step_labels", "checked"): [labels(s) for s in samples if s.index],
         ("reference_logprobs", "irpo_0"): [
             ReferenceLogprob(
                 prompt_id=prompt, sample_id=s, start=start, end=end, eos=True, logprob=-1.5, n_tokens=3, fingerprint="f"
@@ -186,6 +200,22 @@ def rows() -> Tables:
             for prompt, s, start, end in scored
         ],
     }
+
+
+def labels(s: Sample) -> StepLabels:
+    """A judge's invalid answer, or what a person says of a sample's only step."""
+    judge = s.index == 2
+    return StepLabels.model_validate(
+        {
+            "sample_id": s.sample_id, "labeler": "judge-1" if judge else "ada", "repeat": s.index - 1,
+            "kind": "judge" if judge else "human", "steps": [{"start": 0, "end": s.n_chars}],
+            "labels": [] if judge else ["incorrect"], "first_error": None if judge else 0,
+            "verdict": "invalid" if judge else "error", "model": "judge-1-2025" if judge else None,
+            "labeler_version": "1", "template": "step_judge@12345678" if judge else None,
+            "ledger_key": "0" * 16 if judge else None, "rationale": "é 🐈", "correction": None if judge else " 8",
+            "labeled_at": "2025-11-25T03:00:00Z",
+        }
+    )  # fmt: skip
 
 
 def _prediction(s: Sample) -> Prediction:

@@ -102,6 +102,7 @@ GOLDEN = {
     "samples": "1ee24b087ec35b20",
     "predictions": "ce46e5e360fc9f35",
     "rewards": "73caa08265110025",
+    "step_labels": "53f5b2bba2f6a682",
     "demos": "c49abc240cba7f5f",
     "pairs": "35e984721a039fad",
     "reference_logprobs": "3d1fdba6bcb81ba9",

@@ -9,6 +9,6 @@ with lengths as (
 select f.run, count(*) as n, min(f.{column}) as example
 from "{table}" f
 join lengths on lengths.run = f.run and lengths.sample_id = f.{column}
-where f."{end}" > lengths.n_chars
+where f.{end} > lengths.n_chars
 group by f.run
 order by f.run
