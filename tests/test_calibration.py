@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from builders import rule_labels
 from builders.calibration import (
     Calibrations,
     Score,
@@ -252,27 +253,35 @@ def test_the_command_prints_what_params_name(workspace: Path, capsys: pytest.Cap
 
 
 def real_runs(shared_data: Path) -> dict[str, dict[str, list[Label]]]:
-    """Human labels of all real rows by source, and those of a judge that repeats them, every tenth answer malformed."""
-    humans: dict[str, list[Label]] = {}
-    answers: dict[str, list[Label]] = {}
+    """Labels of all real completions by source: those of humans; of a judge that repeats the first human's, every tenth
+    answer malformed; and of the rule.
+    """
+    runs: dict[str, dict[str, list[Label]]] = {name: {} for name in ("humans", "judge", "rule")}
     seen: Counter[tuple[str, str]] = Counter()
     for i, row in enumerate(first_error_rows.rows(shared_data)):
-        name = f"{row.problem}\n{row.text}"
+        name, n_steps = f"{row.problem}\n{row.text}", len(row.steps)
         step = NONE if row.first_error is None else row.first_error
-        labeler, n_steps = f"annotator {seen[row.source, name]}", len(row.steps)
-        humans.setdefault(row.source, []).append(Label(name, labeler, step, n_steps=n_steps))
+        given = {"humans": Label(name, f"annotator {seen[row.source, name]}", step, n_steps=n_steps)}
         if not seen[row.source, name]:
-            answer = Label(name, "replay", INVALID if i % 10 == 0 else step, n_steps=n_steps)
-            answers.setdefault(row.source, []).append(answer)
+            labels, wrong = rule_labels.label(row.steps)
+            computed = len(labels) - 1 if wrong else NONE
+            given["judge"] = Label(name, "replay", INVALID if i % 10 == 0 else step, n_steps=n_steps)
+            given["rule"] = Label(name, "arithmetic", computed, n_steps=n_steps)
+        for run, label in given.items():
+            runs[run].setdefault(row.source, []).append(label)
         seen[row.source, name] += 1
-    return {"humans": humans, "judge": answers}
+    return runs
+
+
+def of_labeler(found: Calibrations, labeler: str) -> list[Score]:
+    return [score for score in found.scores if score.labeler == labeler]
 
 
 def test_a_judge_that_repeats_real_labels_is_exact_on_its_valid_answers(workspace: Path, shared_data: Path) -> None:
     runs = real_runs(shared_data)
     write_runs(workspace, {"judge": ("judge", runs["judge"]), "humans": ("human", runs["humans"])})
     found = calibrate_runs(load_params(), workspace, "judge", "humans")
-    replayed = [score for score in found.scores if score.labeler == "replay"]
+    replayed = of_labeler(found, "replay")
     assert [score.source for score in replayed] == [*sorted(first_error_rows.SOURCES), None]
     for score in replayed:
         given = [la for source in runs["judge"] for la in runs["judge"][source] if score.source in (source, None)]
@@ -289,3 +298,31 @@ def test_a_judge_that_repeats_real_labels_is_exact_on_its_valid_answers(workspac
     (teachers,) = found.reliabilities
     assert (teachers.n_samples, teachers.n_pairs, teachers.n_equal) == (155, 432, 237)
     assert teachers.alpha == pytest.approx(0.453, abs=5e-4)
+
+
+def test_the_rule_against_real_labels(workspace: Path, shared_data: Path) -> None:
+    """It finds what is computed wrong, which few wrong steps of word problems are, and hardly blames a right one.
+
+    Of the samples that people call correct and the rule does not, most compute something false all the same.
+    """
+    runs = real_runs(shared_data)
+    write_runs(workspace, {"rule": ("rule", runs["rule"]), "humans": ("human", runs["humans"])})
+    found = of_labeler(calibrate_runs(load_params(), workspace, "rule", "humans"), "arithmetic")
+    # (of erroneous samples, at least so many right), (of correct ones, at most so many blamed)
+    expected = {
+        "bbmistake_multistep_arithmetic": ((172, 165), (46, 12)),
+        "eth_stepverify": ((430, 4), (0, 0)),
+        "mr_ben_chemistry": ((342, 4), (270, 1)),
+        "mr_ben_math": ((539, 20), (97, 1)),
+        "mr_ben_physics": ((233, 2), (224, 2)),
+        "mr_gsm8k_partial": ((410, 79), (0, 0)),
+        None: ((2126, 277), (637, 16)),
+    }
+    assert {score.source: (score.error.n, score.correct.n) for score in found} == {
+        source: (wrong[0], sound[0]) for source, (wrong, sound) in expected.items()
+    }
+    for score in found:
+        (_, least), (_, most) = expected[score.source]
+        assert least <= score.error.n_right, score.source
+        assert score.correct.n - score.correct.n_right <= most, score.source
+        assert score.n_invalid == 0
