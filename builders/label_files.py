@@ -22,13 +22,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.ids import digest
 from schemas.step_labels import StepLabel, StepSpan
 
 SUFFIX = ".jsonl"
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+MAX_NAME = 200
+"""Characters of a labeler's name."""
 
 
 class Label(BaseModel):
@@ -40,7 +41,7 @@ class Label(BaseModel):
     problem: str | None = None
     text: str | None = None
     hash: str | None = None
-    labeler: Name
+    labeler: str
     repeat: Annotated[int, Field(ge=0)] = 0
     labeled_at: str | None = None
     verdict: Literal["error", "no_error", "withdrawn"]
@@ -68,10 +69,8 @@ class Label(BaseModel):
 
     @field_validator("labeler")
     @classmethod
-    def _one_line(cls, name: str) -> str:
-        if not name.isprintable():
-            raise ValueError("a labeler's name is one line of printable characters")
-        return name
+    def _named(cls, name: str) -> str:
+        return labeler_name(name)
 
     @field_validator("labeled_at")
     @classmethod
@@ -111,6 +110,14 @@ class Located(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}: line {self.number}"
+
+
+def labeler_name(given: str) -> str:
+    """A labeler's name, without white space around it. Raises ValueError for what is none."""
+    name = given.strip()
+    if not (name and name.isprintable() and len(name) <= MAX_NAME):
+        raise ValueError(f"a labeler's name is one line of printable characters, at most {MAX_NAME}")
+    return name
 
 
 def utc(time: datetime) -> str:

@@ -1,5 +1,9 @@
 """A workspace with samples to label, and what a judge said of them."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ from builders.step_label_rows import Candidate, label_row
 from builders.steps import split_steps
 from schemas import Sample
 from schemas.step_labels import StepLabels
+from tests.conftest import REPOSITORY
 from tests.stage_world import answer, problem, prompt, sample, solution, write, write_params
 
 PREFILL = "Let's think step by step.\nStep 1:"
@@ -71,3 +76,23 @@ def keep(path: Path, *labels: Label) -> None:
 
 def tasks() -> list[Task]:
     return run_tasks("people")
+
+
+class Serving:
+    """`pairwright label serve` in a process of its own."""
+
+    def __init__(self, source: str = "people", *options: str):
+        command = [sys.executable, "-m", "stores", "label", "serve", source, "--labeler", "Ada", *options]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self.process.stdout is not None
+        self.first = self.process.stdout.readline().strip()
+        self.url = self.process.stdout.readline().strip()
+
+    def end(self, by: signal.Signals) -> tuple[int, str, str]:
+        """(exit code, what it said last, its errors)."""
+        self.process.send_signal(by)
+        output, errors = self.process.communicate(timeout=20)
+        return self.process.returncode, output, errors

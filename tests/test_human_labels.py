@@ -157,7 +157,7 @@ MISTAKES = {
         "surrogates not allowed",
     ),
     "no labeler": ({"sample_id": "s", "first_error": 0}, "labeler: Field required; mend"),
-    "empty labeler": (SAMPLE | {"labeler": " ", "first_error": 0}, "labeler: .*at least 1"),
+    "empty labeler": (SAMPLE | {"labeler": " ", "first_error": 0}, "labeler: .*one line of printable"),
     "a labeler of two lines": (SAMPLE | {"labeler": "a\nb", "first_error": 0}, "labeler: .*one line of printable"),
     "no sample": ({"labeler": "Ada", "first_error": 0, "text": "t"}, "names no sample: give `sample_id`, or `problem`"),
     "no step": (SAMPLE, "says neither `first_error`"),

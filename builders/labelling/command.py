@@ -34,13 +34,13 @@ def serve(
     Every label is on the disk before the page says so. Track the file of labels with Git, and name it as the `path` of
     a run with `labeler: human`.
     """
-    from builders.label_files import Label
+    from builders.label_files import labeler_name
     from builders.labelling.appending import LabelFile
     from builders.labelling.maths import Typesetter
     from builders.labelling.server import LabelServer
     from builders.labelling.session import Session
 
-    name = Label(sample_id="-", labeler=labeler or _git_name(), verdict="withdrawn").labeler
+    name = labeler_name(labeler or _git_name())
     tasks, file = _tasks(source, limit), LabelFile(labels or _default_labels(source, name))
     typesetter = Typesetter()
     session = Session(tasks, file, name, reading - 1, typesetter)

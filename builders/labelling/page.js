@@ -172,6 +172,7 @@ function showStep() {
   });
   const target = state.task.own === null ? items[state.step].querySelector(".mark") : $("next");
   target.focus({ preventScroll: true });
+  if (state.task.own !== null) $("said").scrollIntoView({ block: "nearest" });
   target.scrollIntoView({ block: "nearest" });
 }
 

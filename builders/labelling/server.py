@@ -111,7 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             self._refuse(refused.status, str(refused))
         except ValueError as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+            why = mistake(error) if isinstance(error, ValidationError) else str(error)
+            self._refuse(HTTPStatus.BAD_REQUEST, why)
         except OSError as error:  # a full disk: the page must not say that it is saved
             self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, f"not saved: {error.strerror or error}")
         else:
@@ -178,10 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.LENGTH_REQUIRED, "send a Content-Length, and the body whole")
         if int(length) > MAX_BODY:
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY:,} bytes")
-        try:
-            return shape.model_validate_json(self.rfile.read(int(length)))
-        except ValidationError as error:
-            raise Refused(HTTPStatus.BAD_REQUEST, mistake(error)) from None
+        return shape.model_validate_json(self.rfile.read(int(length)))
 
 
 def _json(value: Any) -> bytes:
