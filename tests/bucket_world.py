@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 
 from builders.model_files import write_record
 from builders.models import write_script
+from schemas import Prompt, Sample, StepLabels
 from schemas.params import STAGES
 from stores.paths import rejects_dir, run_dir
 from stores.stage import Partitioned, execute
 from tests import stage_world as world
+from tests import step_world as steps
 
 PROBLEMS = [world.problem(f"What is {i} + 4?") for i in range(60)]
-SCRIPT = ["A: 5", "A: 6", "It is 6.", "no idea", "A: 17\n", "The answer is 7."]
+SCRIPT = ["A: 5", "A: 6", "It is 6.", "no idea", "A: 17\n", "First 3 + 4 = 8.\nThe answer is 7."]
 RUNS = {
     "prompts": ("train", {"problems": "train", "template": "question_answer", "rendering": "text",
                           "demo_samples": "gold", "demo_problems": "train", "shots": 1}),
@@ -28,15 +31,31 @@ RUNS = {
     "demos_correct": ("c", {"samples": "drawn", "rewards": "r", "max_per_problem": 1}),
     "demos_union": ("d", {"a": "c", "b": "g", "c": "none", "d": "none"}),
     "pairs_outcome": ("o", {"samples": "drawn", "rewards": "r", "gold": "gold", "k": 5, "max_pairs": 100}),
+    "step_labels": ("l", {"samples": "drawn", "prompts": "train", "problems": "train", "rewards": "r",
+                          "labeler": "rule", "model": "none", "path": "data/none", "neutral_is_error": False,
+                          "select": "wrong", "limit": 90}),
+    "prompts_step": ("s", {"samples": "drawn", "prompts": "train", "step_labels": "given"}),
+    "samples_corrections": ("k", {"samples": "drawn", "prompts": "train", "step_labels": "given", "step_prompts": "s",
+                                  "model": "none"}),
+    "pairs_step": ("ps", {"rejected": "drawn", "rejected_prompts": "train", "step_labels": "given", "prompts": "s",
+                          "chosen": "continued", "rewards": "continued", "judged": "none", "max_per_prompt": 3}),
     "pairs_union": ("u", {"a": "o", "b": "none", "c": "none", "d": "none", "problems": "train"}),
 }  # fmt: skip
 """Section -> the run that it has, and its params."""
+GIVEN: dict[str, dict[str, Any]] = {
+    "samples": {"continued": world.SAMPLES | {"prompts": "s"}},
+    "predictions": {"continued": {"samples": "continued", "prompts": "s", "problems": "train"}},
+    "rewards": {"continued": {"predictions": "continued", "problems": "train"}},
+    "step_labels": {"given": RUNS["step_labels"][1]},
+}
+"""Further runs, which are written by hand."""
 ORDER = ("samples_gold", "prompts", *(s for s in RUNS if s not in ("samples_gold", "prompts")))
 
 
 def write_params(**sections: Any) -> None:
     """The params of all runs, some of them replaced."""
-    world.write_params(**{section: {name: run} for section, (name, run) in RUNS.items()} | sections)
+    runs = {section: {name: run} | GIVEN.get(section, {}) for section, (name, run) in RUNS.items()}
+    world.write_params(**runs | sections)
 
 
 def stage_of(section: str) -> Partitioned:
@@ -62,7 +81,30 @@ def make() -> None:
         world.write(table, "none", [])
     write_params()
     for section in ORDER:
+        if section == "prompts_step":
+            world.write("step_labels", "given", list(_labels()))
+        if section == "pairs_step":
+            continued = [
+                s for asked in world.read("prompts", "s") for s in _continuations(Prompt.model_validate(asked))
+            ]
+            world.write("samples", "continued", continued)
+            world.write("rewards", "continued", [steps.reward(s, "++-?"[s.index]) for s in continued])
         build(section)
+
+
+def _labels() -> Iterator[StepLabels]:
+    """Wrong first and second steps, none, disputed ones, and samples without a label."""
+    errors = {"A: 5": 0, "It is 6.": 0, "A: 17\n": None, SCRIPT[-1]: 1}
+    for row in world.read("samples", "drawn"):
+        drawn = Sample.model_validate(row)
+        if drawn.text in errors:
+            yield steps.label(drawn, errors[drawn.text], prefill="", correction=None if drawn.text == "A: 5" else "8.")
+        if drawn.text == "It is 6." and drawn.sample_id < "8":
+            yield steps.label(drawn, None, labeler="other", prefill="")
+
+
+def _continuations(asked: Prompt) -> list[Sample]:
+    return [world.sample(asked, i, f"So {i % 3}.\nThen {i}.") for i in range(4)]
 
 
 def outputs(section: str) -> dict[str, bytes]:

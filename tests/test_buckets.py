@@ -13,6 +13,7 @@ import pytest
 from builders import parallel
 from builders.problems import run as problems_run
 from schemas import Reward
+from schemas.params import STAGES
 from stores import pieces
 from stores.buckets import Bucket
 from stores.ledger import Ledger
@@ -56,6 +57,13 @@ def test_pieces_join_to_the_bytes_of_a_single_run(copy: Path, section: str, buck
     assert [file.name for file in Path("data/.staging").glob(f"{section}-*")] == [f"{section}-{RUNS[section][0]}.lock"]
 
 
+def test_every_stage_that_can_be_built_by_bucket_is_among_them() -> None:
+    stages = {
+        s for s in STAGES if (path := REPOSITORY / f"builders/{s}.py").exists() and "@partitioned" in path.read_text()
+    }
+    assert set(ORDER) == stages
+
+
 def test_the_world_has_rows_and_rejects_in_many_buckets(copy: Path) -> None:
     assert all(len(outputs(section)) == 2 for section in ORDER)
     prompts = [row["prompt_id"] for row in world.read("pairs", "o")]
@@ -63,6 +71,11 @@ def test_the_world_has_rows_and_rejects_in_many_buckets(copy: Path) -> None:
     assert len({prompt[0] for prompt in prompts}) > 8
     assert {r for _, _, r, _ in world.rejects("pairs_outcome", "o")} >= {"capped", "undecided"}
     assert len(world.read("demos", "c")) > 16
+    steps = [row["prompt_id"] for row in world.read("pairs", "ps")]
+    assert len({prompt[0] for prompt in steps}) > 8
+    assert {r for _, _, r, _ in world.rejects("pairs_step", "ps")} >= {"capped", "disputed", "duplicate", "undecided"}
+    assert {r for _, _, r, _ in world.rejects("samples_corrections", "k")} >= {"no_correction", "no_error", "unlabeled"}
+    assert len(world.read("samples", "k")) > 16
 
 
 def test_with_all_pieces_there_nothing_is_built(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +197,7 @@ MISTAKES = [
         1,
         "rewards.r: --bucket: one command builds one bucket, not 3/16 and 4/16\n",
     ),
-    (["x", "--bucket", "3/16"], 1, "rewards.x: no run 'x' under 'rewards' in params.yaml (have 'r')\n"),
+    (["x", "--bucket", "3/16"], 1, "rewards.x: no run 'x' under 'rewards' in params.yaml (have 'continued', 'r')\n"),
     (
         ["r", "--bucket"],
         2,
