@@ -83,14 +83,16 @@ def _hint(name: str, known: Sequence[str]) -> str:
 
 def fill(text: str, **values: str) -> str:
     """The text with `{name}` replaced for all that is given, in one pass: values are never read again."""
-    return "".join([values.get(name, literal) if name else literal for literal, name in _pieces(text)])
+    pattern, places = _compiled(text)
+    return pattern % tuple([values.get(name, place) for name, place in places])
 
 
 @lru_cache(1000)
-def _pieces(text: str) -> tuple[tuple[str, str], ...]:
-    """A template cut at its places: (text, name), where the name is empty for what stays."""
+def _compiled(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """A template with `%s` for each of its places, and their names, bare and as they stand there."""
     cut = _PLACE.split(text)
-    return tuple((f"{{{part}}}", part) if i % 2 else (part, "") for i, part in enumerate(cut))
+    pattern = "%s".join(part.replace("%", "%%") for part in cut[::2])
+    return pattern, tuple((name, f"{{{name}}}") for name in cut[1::2])
 
 
 def format_choices(choices: Sequence[str]) -> str:

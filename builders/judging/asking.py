@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +45,20 @@ class Questions:
     def __init__(self, setting: Setting, candidates: Candidates):
         self.setting, self.candidates = setting, candidates
         self.repeats = setting.judge.repeats
-        self.chunks = [self._chunk(chunk) for chunk in candidates()]
+        self.chunks: list[Chunk] = []
+        """As far as the candidates have been read."""
+
+    def read(self) -> Iterator[tuple[list[Candidate], Chunk]]:
+        """The candidates and what they ask, in chunks."""
+        for candidates in self.candidates():
+            chunk = self._chunk(candidates)
+            self.chunks.append(chunk)
+            yield candidates, chunk
+
+    def read_all(self) -> None:
+        """Reads on, or all."""
+        for candidates in islice(self.candidates(), len(self.chunks), None):
+            self.chunks.append(self._chunk(candidates))
 
     def _chunk(self, chunk: list[Candidate]) -> Chunk:
         hashes = [questions.hash_of(questions.messages_of(self.setting, c)) for c in chunk]

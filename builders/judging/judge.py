@@ -7,6 +7,7 @@ and the first valid answer counts.
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 
@@ -28,18 +29,33 @@ def rows(stage: Stage, candidates: Candidates) -> Iterator[list[StepLabels]]:
     Raises ValueError for a model that is not `hosted`, a template that is none, and what no attempt can mend; StopEarly
     if not everything could be asked. Then the ledger has what was answered.
     """
-    setting, ledger = setting_of(stage), Ledger()
-    run, neutral = Questions(setting, candidates), stage.config.neutral_is_error
-    with ledger.exclusive(setting.context):
-        asker = Asker(ledger, run, command(stage))
-        open_ = None
-        for attempt in range(setting.judge.retries + 1):
-            asker.ask(missing(ledger, run, attempt, open_))
-            if attempt < setting.judge.retries:
-                open_ = _invalid(ledger, run, attempt, open_, neutral)
+    setting, ledger, neutral = setting_of(stage), Ledger(), stage.config.neutral_is_error
+    run, done = Questions(setting, candidates), 0
+    for chunk, asked in run.read():  # once, as long as the ledger has it all
+        answers = _answers(ledger, run, asked, neutral)
+        if answers is None:
+            break
+        yield _rows(setting, chunk, answers, neutral)
+        done += 1
+    else:
+        return
+    run.read_all()
+    _ask(stage, ledger, run, neutral)
+    for chunk, asked in islice(zip(candidates(), run.chunks, strict=True), done, None):
+        answers = _answers(ledger, run, asked, neutral)
+        assert answers is not None, "all is answered now"
+        yield _rows(setting, chunk, answers, neutral)
+
+
+def _ask(stage: Stage, ledger: Ledger, run: Questions, neutral: bool) -> None:
+    """Gets all answers of a run into the ledger. Another process that wants the same waits here."""
+    asker, wanted, retries = Asker(ledger, run, command(stage)), None, run.setting.judge.retries
+    with ledger.exclusive(run.setting.context):
+        for attempt in range(retries + 1):
+            asker.ask(missing(ledger, run, attempt, wanted))
+            if attempt < retries:
+                wanted = _invalid(ledger, run, attempt, wanted, neutral)
     asker.spent.charge(stage.cost)
-    for chunk, asked in zip(candidates(), run.chunks, strict=True):
-        yield _rows(setting, chunk, _answers(ledger, run, asked, neutral), neutral)
 
 
 def command(stage: Stage) -> str:
@@ -50,23 +66,16 @@ def command(stage: Stage) -> str:
 def _invalid(
     ledger: Ledger, run: Questions, attempt: int, wanted: list[np.ndarray] | None, neutral: bool
 ) -> list[np.ndarray]:
-    """Which of the wanted answers say nothing: a mask for each chunk."""
+    """Which of the wanted answers are to be asked for again: a mask for each chunk."""
     masks = []
     for number, chunk in enumerate(run.chunks):
         keys, steps = run.keys(chunk, attempt), np.repeat(chunk.n_steps, run.repeats).tolist()
-        asked = np.ones(len(keys), bool) if wanted is None else wanted[number]
-        found = ledger.get([key for key, wants in zip(keys, asked, strict=True) if wants])
-        masks.append(
-            np.array([_again(found.get(key), n, neutral) for key, n in zip(keys, steps, strict=True)], dtype=bool)
-        )
+        places = range(len(keys)) if wanted is None else np.flatnonzero(wanted[number]).tolist()
+        found = _read(ledger, [keys[at] for at in places], [steps[at] for at in places], neutral)
+        mask = np.zeros(len(keys), dtype=bool)
+        mask[[place for at, place in enumerate(places) if found[at].is_open]] = True
+        masks.append(mask)
     return masks
-
-
-def _again(answer: Completion | None, n_steps: int, neutral: bool) -> bool:
-    """Whether an answer is to be asked for again: not what will never be answered."""
-    if answer is None or answer.finish_reason not in COMPLETED:
-        return False
-    return isinstance(read(answer, n_steps, neutral), Invalid)
 
 
 def read(answer: Completion, n_steps: int, neutral: bool) -> Labelled | Invalid:
@@ -85,16 +94,28 @@ class Answer:
         self.key, (self.answer, self.at) = key, dated
         self.said = read(self.answer, n_steps, neutral)
 
+    @property
+    def is_invalid(self) -> bool:
+        return isinstance(self.said, Invalid)
 
-def _answers(ledger: Ledger, run: Questions, chunk: Chunk, neutral: bool) -> list[Answer]:
-    """The first valid answer for each key of a chunk's first attempt, else the last one."""
-    steps = np.repeat(chunk.n_steps, run.repeats).tolist()
+    @property
+    def is_open(self) -> bool:
+        """Whether it is to be asked for again, while attempts are left."""
+        return self.is_invalid and self.answer.finish_reason in COMPLETED
+
+
+def _answers(ledger: Ledger, run: Questions, chunk: Chunk, neutral: bool) -> list[Answer] | None:
+    """The first valid answer for each key of a chunk's first attempt, else the last one; None if one is to be asked."""
+    steps, retries = np.repeat(chunk.n_steps, run.repeats).tolist(), run.setting.judge.retries
     found = _read(ledger, run.keys(chunk), steps, neutral)
-    assert len(found) == len(steps), "all first attempts are answered"
-    for attempt in range(1, run.setting.judge.retries + 1):
+    if len(found) < len(steps):
+        return None
+    for attempt in range(1, retries + 1):
         keys = run.keys(chunk, attempt)
-        left = [at for at, answer in found.items() if isinstance(answer.said, Invalid)]
+        left = [at for at, answer in found.items() if answer.is_invalid]
         later = _read(ledger, [keys[at] for at in left], [steps[at] for at in left], neutral)
+        if any(at not in later and found[left[at]].is_open for at in range(len(left))):
+            return None
         found |= {left[at]: answer for at, answer in later.items()}
     return [found[at] for at in range(len(steps))]
 

@@ -27,6 +27,7 @@ _FENCE = re.compile(r"\A\s*```[a-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.IGNORECA
 _OBJECT = re.compile(r'\{\s*"')
 _STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
 _BACKSLASH = re.compile(r"\\(.|\Z)", re.DOTALL)
+_DECODER = json.JSONDecoder(strict=False)
 _MARKUP = "*_`#>| \t\r."
 _SHOWN = 40
 
@@ -70,7 +71,9 @@ def parse(text: str, n_steps: int, neutral_is_error: bool, cut: bool = False) ->
 def _check(said: _Said, n_steps: int, neutral_is_error: bool) -> Labelled | Invalid:
     numbers, labels = [number for number, _ in said.steps], []
     for position, (number, written) in enumerate(said.steps, 1):
-        label = written.strip(_MARKUP).lower() if isinstance(written, str) else written
+        label = written
+        if written not in _LABELS and isinstance(written, str):
+            label = written.strip(_MARKUP).lower()
         if fault := _fault(position, number, label, n_steps, numbers):
             return Invalid(fault)
         labels.append(cast(StepLabel, label))
@@ -132,7 +135,9 @@ def _from_object(answer: dict[str, Any]) -> _Said | Invalid:
 
 def _integer(value: object) -> object:
     """A number that was written as a text is one too."""
-    written = value.strip() if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return value
+    written = value.strip()
     return int(written) if re.fullmatch(r"[0-9]{1,6}", written) else value
 
 
@@ -166,7 +171,7 @@ def _decode(text: str) -> object:
 
 def _loads(text: str) -> object:
     try:
-        return json.loads(text, strict=False)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
 
@@ -179,10 +184,10 @@ def _mended(text: str) -> str:
 
 def _embedded(text: str) -> list[dict[str, Any]]:
     """The objects amid prose that have `steps`, in order."""
-    mended, decoder, found, at = _mended(text), json.JSONDecoder(strict=False), [], 0
+    mended, found, at = _mended(text), [], 0
     while match := _OBJECT.search(mended, at):
         try:
-            value, at = decoder.raw_decode(mended, match.start())
+            value, at = _DECODER.raw_decode(mended, match.start())
         except (ValueError, RecursionError):
             at = match.start() + 1
             continue

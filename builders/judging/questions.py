@@ -18,7 +18,7 @@ from builders.engines.prices import price_usd
 from builders.judging.verdicts import response_format
 from builders.step_label_rows import Candidate
 from builders.template_files import fill, format_choices, load
-from schemas.ids import digest
+from schemas.ids import digest, text_hash
 from schemas.sections import Sampling
 from schemas.sections_steps import MAX_REPEATS, Judge
 from stores.ledger import Completion
@@ -149,9 +149,10 @@ def _task(setting: Setting) -> str:
 def mark_of(candidate: Candidate, steps: list[str]) -> str:
     """Eight hex digits that occur nowhere in the texts, so that none can pretend to end its part of the question."""
     texts = [candidate.question, *(candidate.choices or ()), candidate.answer or "", candidate.solution or "", *steps]
-    everything, mark = "\n".join(texts), digest(texts, 8)
+    everything = "\n".join(texts)
+    mark = text_hash(everything)[:8]
     while mark in everything:
-        mark = digest([mark, texts], 8)
+        mark = text_hash(mark + everything)[:8]
     return mark
 
 
