@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -72,6 +73,8 @@ class FaultServer:
         """Whether everything, `/models` too, is answered by a 503."""
         self.asked: list[Asked] = []
         self.answered = self.at_once = self.most_at_once = self.looks = self.port = 0
+        self.first = self.last = 0.0
+        """When the first request came, and when the last answer went."""
         self._before: dict[str, int] = {}
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -152,6 +155,7 @@ class FaultServer:
             self.at_once -= works
         await _write(writer, act.status, _content(asked, act), act.headers, act.cut)
         self.answered += act.status == 200 and not act.cut and act.content is None
+        self.last = time.monotonic()
         return not act.cut
 
     def other(self, method: str, path: str, headers: dict[str, str], content: bytes) -> "Other | None":
@@ -160,7 +164,8 @@ class FaultServer:
 
     def _get(self, path: str) -> tuple[int, str]:
         if path == "/counts":
-            return 200, json.dumps({"asked": len(self.asked), "answered": self.answered, "most": self.most_at_once})
+            counts = {"asked": len(self.asked), "answered": self.answered, "most": self.most_at_once}
+            return 200, json.dumps(counts | {"seconds": self.last - self.first})
         self.looks += 1
         if self.is_down:
             return 503, ""
@@ -169,6 +174,7 @@ class FaultServer:
     def _note(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> Asked:
         same = json.dumps([body.get("messages"), body.get("prompt"), body.get("seed")])
         self._before[same] = self._before.get(same, -1) + 1
+        self.first = self.first or time.monotonic()
         asked = Asked(path, body, headers, len(self.asked), self._before[same])
         self.asked.append(asked)
         return asked
@@ -209,8 +215,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--delay", type=float, default=0.0, help="seconds until an answer")
     parser.add_argument("--capacity", type=int, help="requests at once; more get a 429")
+    parser.add_argument("--text", default=Act.text, help="what is answered")
     arguments = parser.parse_args()
-    server = FaultServer(delay_s=arguments.delay, capacity=arguments.capacity)
+    server = FaultServer(lambda asked: Act(text=arguments.text), delay_s=arguments.delay, capacity=arguments.capacity)
 
     async def serve() -> None:
         await server.listen()
