@@ -56,3 +56,11 @@ def reserve_in_batch(ledger: Ledger, usd: Mapping[str, float]) -> None:
     )
     with disk_errors(ledger.path), transaction(ledger.db):
         ledger.db.executemany(upsert, list(usd.items()))
+
+
+def lose_batches(ledger: Ledger, keys: Sequence[str]) -> None:
+    """What batches may have answered, and nobody can read any more: it counts as spent, beside what is asked anew."""
+    lost = ledger.missing(keys)
+    update = "update reservations set usd = usd + batch_usd, batch_usd = 0 where key = ?"
+    with disk_errors(ledger.path), transaction(ledger.db):
+        ledger.db.executemany(update, [(key,) for key in lost])

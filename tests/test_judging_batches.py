@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from builders.judging import batch_work
+from builders.judging import batch_questions
 from builders.judging.batch_parts import Parts
 from builders.judging.batches import main
+from stores.reservations import account, reserve_in_batch
 from stores.stage import StopEarly
 from tests.batch_server import BatchServer, Fate, Other
 from tests.batch_world import CONTEXT, World, a_world, asks
@@ -107,7 +108,7 @@ def test_parts_of_the_allowed_size(world: World, server: BatchServer, monkeypatc
 
 
 def test_files_of_the_allowed_size(world: World, server: BatchServer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(batch_work, "MOST_BYTES", 1000)
+    monkeypatch.setattr(batch_questions, "MOST_BYTES", 1000)
     world.until_done(asks(20))
     sizes = [len(data) for purpose, data in server.files.values() if purpose == "batch"]
     assert len(sizes) > 1
@@ -390,10 +391,19 @@ def test_a_batch_that_the_server_does_not_know(world: World, server: BatchServer
 
 
 def test_answers_that_the_server_keeps_no_more_are_asked_for_again(world: World, server: BatchServer):
+    """What they may have cost counts beside what the second ones cost."""
+    keys = [key for key, _ in asks(3)]
+    with world.ledger() as ledger:
+        reserve_in_batch(ledger, dict.fromkeys(keys, 0.25))
     for _ in range(2):
         with pytest.raises(StopEarly):
             world.call(asks(3))
     server.on = lambda event, number: server.files.pop("file-batch_0-output", None) and None
+    with pytest.raises(StopEarly, match="the server keeps its answers no more; the same command asks for them again"):
+        world.call(asks(3))
+    with world.ledger() as ledger:
+        lost = account(ledger, [keys])
+    assert (lost.reserved, lost.in_batches) == (dict.fromkeys(keys, 0.25), {})
     world.until_done(asks(3))
     assert len(world.found(asks(3))) == 3
 
@@ -461,6 +471,23 @@ class TestCommand:
         monkeypatch.setattr("sys.argv", ["batches"])
         main()
         assert capsys.readouterr().out == f"{CONTEXT}  batch_0  judge  4  validating\n"
+
+    def test_a_context_that_there_is_not(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+        monkeypatch.setattr("sys.argv", ["batches", "--cancel", "abc"])
+        with pytest.raises(SystemExit):
+            main()
+        assert "no batches of the context 'abc'" in capsys.readouterr().err
+
+    def test_a_mistake_is_one_line(
+        self, world: World, server: BatchServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    ):
+        with pytest.raises(StopEarly):
+            world.call(asks(4))
+        server.batches.clear()
+        monkeypatch.setattr("sys.argv", ["batches", "--cancel", CONTEXT])
+        with pytest.raises(SystemExit):
+            main()
+        assert re.fullmatch(r"the server knows no batch batch_0: .*\n", capsys.readouterr().err)
 
     def test_forgets(self, world: World, server: BatchServer, monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(StopEarly):

@@ -2,51 +2,32 @@
 question is asked once whatever happens in between.
 """
 
-import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
-from itertools import chain, islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
 from builders.engines import COMPLETED
 from builders.engines.faults import Doubtful, Failed, Unanswerable
 from builders.engines.servers import Server, redact, servers
 from builders.generation import Spent
-from builders.judging.batch_client import CONTINUE, ENDPOINT, BatchClient, number
+from builders.judging.batch_client import CONTINUE, BatchClient, number
 from builders.judging.batch_lines import Line, Read, read_lines
 from builders.judging.batch_parts import Part, Parts, new_name
+from builders.judging.batch_questions import ATTEMPTS, MOST_QUESTIONS, Left, Questions, Wanted, chunks
 from stores.ledger import Completion, Ledger
+from stores.reservations import lose_batches
 from stores.stage import StopEarly
 
 if TYPE_CHECKING:
     from openai.types import Batch
 
-MOST_QUESTIONS, MOST_BYTES = 50_000, 200 * 1000**2
-"""Of one file (https://platform.openai.com/docs/guides/batch)."""
-ATTEMPTS = 3
-"""Batches that a question is in, at most, before the stage stops because it fails; then it may be tried again."""
 HALVINGS = 4
 """How often batches are made smaller, if the server's queue has no room for them, before the stage stops."""
-AT_ONCE = 2_000
-LIMITS = ("max_tokens", "max_completion_tokens")
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _QUEUE = "token_limit_exceeded"
 _MONEY = ("billing", "quota", "balance")
-
-T = TypeVar("T")
-Questions = Iterable[tuple[str, Mapping[str, Any]]]
-"""(key, body of a request) of all that is wanted; can be read several times."""
-
-
-class Left(NamedTuple):
-    """How many of the wanted questions have no answer; of them were submitted now; have failed too often."""
-
-    missing: int
-    submitted: int
-    failed: int
 
 
 class Batches:
@@ -115,7 +96,9 @@ class Batches:
                 f"batch {batch.id}: its files are not whole ({len(collected.seen):,} lines of at least {least:,});"
                 " the same command reads them again"
             )
-        if batch.status == "completed":
+        if collected.lost:
+            lose_batches(self.ledger, part.keys)
+        elif batch.status == "completed":
             collected.failed |= {key: "no answer" for key in part.keys if key not in collected.seen}
         part.failed, part.misnamed, part.ended = collected.failed, collected.misnamed, True
         self.parts.save(part)
@@ -126,8 +109,10 @@ class Batches:
     def _lines(self, part: Part, kind: str, file_id: str, collected: "_Collected") -> Iterator[Line | None]:
         path = self.parts.answers(part, kind)
         if not self.client.download(file_id, path):
-            _say(f"batch {part.batch_id}: the server keeps its {kind} no more; they are asked for again")
             collected.lost = True
+            collected.stop = StopEarly(
+                f"batch {part.batch_id}: the server keeps its {kind} no more; the same command asks for them again"
+            )
             return
         others = self.parts.dialects() - {part.dialect}  # if both names are refused, it is a mistake
         dialect = "" if others else part.dialect
@@ -135,7 +120,7 @@ class Batches:
 
     def _commit(self, part: Part, collected: "_Collected", lines: Iterator[Line | None]) -> None:
         failures = self.parts.failures()
-        for some in _chunks(lines):
+        for some in chunks(lines):
             collected.unreadable += sum(line is None for line in some)
             answers: dict[str, Completion] = {}
             for line in some:
@@ -204,7 +189,7 @@ class Batches:
 
         Raises StopEarly if the server's queue is too short even for small parts.
         """
-        wanted, most = _Wanted(self, requests), number("BATCH_SIZE", MOST_QUESTIONS, least=1)
+        wanted, most = Wanted(self.ledger, self.parts, requests), number("BATCH_SIZE", MOST_QUESTIONS, least=1)
         refused = [len(part.keys) for part in self.parts.all if part.too_large]
         if len(refused) > HALVINGS:
             self.parts.forget()
@@ -218,7 +203,7 @@ class Batches:
             self._submit(wanted, max(1, min(refused) // 2))
         return wanted.left()
 
-    def _submit(self, wanted: "_Wanted", most: int) -> Part | None:
+    def _submit(self, wanted: Wanted, most: int) -> Part | None:
         """Makes a batch of the next questions, `most` at most; None if there are no more."""
         keys = wanted.write(self.parts.questions(), most)
         if not keys:
@@ -256,60 +241,6 @@ class Batches:
         return ", ".join(sorted({part.status for part in self.parts.under_way}))
 
 
-class _Wanted:
-    """The wanted questions that can be submitted, read once from front to back; and how many are missing in all."""
-
-    def __init__(self, batches: Batches, requests: Questions):
-        self.missing = self.failed = self.submitted = 0
-        self.dialect = ""
-        """The name of the limit of tokens in what was written."""
-        self._batches, self._lines = batches, self._submittable(batches, requests)
-
-    def _submittable(self, batches: Batches, requests: Questions) -> Iterator[tuple[str, bytes]]:
-        asked, failures, seen = taken(batches.parts), batches.parts.failures(), set()
-        for some in _chunks(requests):
-            lacking = set(batches.ledger.missing([key for key, _ in some])) - seen
-            for key, body in some:
-                if key not in lacking or key in seen:
-                    continue
-                seen.add(key)
-                self.missing += 1
-                if failures[key] >= ATTEMPTS:
-                    self.failed += 1
-                elif key not in asked:
-                    yield key, self._line(key, body)
-
-    def _line(self, key: str, body: Mapping[str, Any]) -> bytes:
-        """A line of the file of questions; the limit of tokens has the name that the server knows."""
-        refused, named = self._batches.parts.dialects(), dict(body)
-        for name, other in (LIMITS, LIMITS[::-1]):
-            if name in body:
-                self.dialect = other if name in refused and other not in refused else name
-                named[self.dialect] = named.pop(name)
-        line = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": named}
-        return json.dumps(line).encode() + b"\n"
-
-    def write(self, path: Path, most: int) -> list[str]:
-        """Writes the next questions to a file, as many as one batch takes; returns their keys."""
-        keys, size = [], 0
-        with path.open("wb") as file:
-            for key, line in self._lines:
-                if keys and size + len(line) > MOST_BYTES:
-                    self._lines = chain([(key, line)], self._lines)
-                    break
-                keys.append(key)
-                size += file.write(line)
-                if len(keys) == most:
-                    break
-        return keys
-
-    def left(self) -> Left:
-        """Counts what remains unread too."""
-        for _ in self._lines:
-            pass
-        return Left(self.missing, self.submitted, self.failed)
-
-
 class _Collected:
     """What is found in the files of one batch."""
 
@@ -318,16 +249,6 @@ class _Collected:
         self.failed: dict[str, str] = {}
         self.unreadable, self.lost, self.misnamed = 0, False, False
         self.stop: Exception | None = None
-
-
-def taken(parts: Parts) -> set[str]:
-    """The keys that batches under way will answer."""
-    return {key for part in parts.under_way for key in part.keys}
-
-
-def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
-    left = iter(items)
-    return iter(lambda: list(islice(left, AT_ONCE)), [])
 
 
 def _many(count: int, noun: str, plural: str = "s") -> str:

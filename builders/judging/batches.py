@@ -10,6 +10,8 @@ each question once: `batch_parts` is what they know of each other. Keys and answ
 """
 
 import argparse
+import contextlib
+import sys
 import time
 from collections.abc import Iterable
 
@@ -18,8 +20,10 @@ from builders.generation import Spent
 from builders.judging.batch_client import SETTLED_AFTER, BatchClient, number
 from builders.judging.batch_lines import Read
 from builders.judging.batch_parts import Parts, contexts
-from builders.judging.batch_work import Batches, Questions, taken
+from builders.judging.batch_questions import Questions, taken
+from builders.judging.batch_work import Batches
 from stores.ledger import Ledger
+from stores.reservations import lose_batches
 from stores.stage import StopEarly
 
 LONGEST_LOOK_S = 300.0
@@ -96,22 +100,29 @@ def main() -> None:
     parser.add_argument("--forget", metavar="CONTEXT", help="forgets them: what they answer is lost, and asked again")
     chosen = parser.parse_args()
     ledger = Ledger()
-    for context in contexts(ledger.root):
-        with ledger.exclusive(context):
-            _tend(Parts(ledger.root, context), cancel=context == chosen.cancel, forget=context == chosen.forget)
+    known = contexts(ledger.root)
+    for context in {chosen.cancel, chosen.forget} - {None, *known}:
+        parser.error(f"no batches of the context '{context}'")
+    try:
+        for context in known:
+            _tend(ledger, context, cancel=context == chosen.cancel, forget=context == chosen.forget)
+    except (ValueError, OSError, StopEarly) as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
 
 
-def _tend(parts: Parts, cancel: bool, forget: bool) -> None:
-    for part in parts.under_way:
-        status = part.status
-        if cancel and part.batch_id:
-            status = BatchClient(servers()[0]).cancel(part.batch_id).status
-        if forget:
-            parts.drop(part)
-            status = "forgotten"
-        print(
-            f"{parts.context}  {part.batch_id or 'not known to be there'}  {part.model}  {len(part.keys):,}  {status}"
-        )
+def _tend(ledger: Ledger, context: str, cancel: bool, forget: bool) -> None:
+    with ledger.exclusive(context) if forget else contextlib.nullcontext():
+        parts = Parts(ledger.root, context)
+        for part in parts.under_way:
+            status = part.status
+            if cancel and part.batch_id:
+                status = BatchClient(servers()[0]).cancel(part.batch_id).status
+            if forget:
+                lose_batches(ledger, part.keys)
+                parts.drop(part)
+                status = "forgotten"
+            print(f"{context}  {part.batch_id or 'may be there'}  {part.model}  {len(part.keys):,}  {status}")
 
 
 if __name__ == "__main__":
