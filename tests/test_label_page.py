@@ -67,7 +67,7 @@ def test_three_samples_by_keyboard_alone(workspace: Path, browser: Browser) -> N
         browser.wait(lambda: shows(browser, samples[0]))
         assert "#" not in browser.driver.current_url, "the token is in no bookmark"
         assert SECRET not in browser.driver.page_source
-        browser.type("j", Keys.ARROW_DOWN, "k", Keys.ENTER)  # the second step
+        browser.type("j", "j", Keys.ARROW_DOWN, Keys.ARROW_UP, "j", "k", Keys.ENTER)  # the second step
         browser.wait(lambda: is_answered(browser))
         assert browser.text("#status") == "Saved: step 2 is the first wrong one."
         assert saved()[-1].first_error == 1
@@ -75,6 +75,9 @@ def test_three_samples_by_keyboard_alone(workspace: Path, browser: Browser) -> N
         assert "solomon (judge): step 2 is the first wrong one, as you say" in browser.text("#said")
         browser.type(Keys.ENTER)
         browser.wait(lambda: shows(browser, samples[1]))
+        browser.type(Keys.ENTER)  # pressed twice
+        assert "Choose a step first" in browser.text("#status")
+        assert len(saved()) == 1
         assert SECRET not in browser.driver.page_source
         browser.type("3")
         browser.wait(lambda: is_answered(browser))
@@ -227,7 +230,7 @@ def test_texts_that_would_take_the_page_over_are_texts(workspace: Path, browser:
             0,
             None,
         )
-        assert browser.run("document.querySelectorAll('script').length") == 2
+        assert browser.run("document.querySelectorAll('script').length") == 3
         attributes = browser.run("[...document.querySelectorAll('#task *')].flatMap((e) => e.getAttributeNames())")
         assert not [name for name in attributes if name.startswith("on") or name in ("src", "style", "srcdoc")]
         assert not [url for url in browser.requested() if "evil" in url]
@@ -265,6 +268,8 @@ def test_what_a_reader_with_other_needs_finds(workspace: Path, browser: Browser)
     with serving() as server:
         browser.open(server.url)
         browser.wait(lambda: shows(browser, samples[0]))
+        assert browser.run("document.activeElement.id") == "steps"
+        browser.type("j")
         assert browser.run("document.activeElement.getAttribute('aria-label')") == "Step 1 is the first wrong one"
         described = "document.getElementById(document.activeElement.getAttribute('aria-describedby')).textContent"
         assert browser.run(described)

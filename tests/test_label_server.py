@@ -288,6 +288,12 @@ def test_a_connection_that_goes_away_ends_nothing(served: Served, capsys: pytest
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_port_in_use_is_named(served: Served) -> None:
+    port = served.server.server_port
+    with pytest.raises(ValueError, match=rf"--port {port}: Address already in use; leave it out"):
+        LabelServer(served.server.session, port)
+
+
 def label_until_it_dies(serving: Serving, samples: list[Sample], reported: list[int]) -> None:
     """Sends labels whose remarks are numbers, and notes those that were reported saved."""
     port, token = serving.url.removeprefix("http://127.0.0.1:").split("/#")

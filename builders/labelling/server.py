@@ -34,6 +34,7 @@ PAGE = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/acts.js": ("acts.js", "text/javascript; charset=utf-8"),
     "/maths.js": ("maths.js", "text/javascript; charset=utf-8"),
 }
 HEADERS = {
@@ -60,13 +61,17 @@ class Refused(Exception):
 
 
 class LabelServer(ThreadingHTTPServer):
-    """Serves one session. `port` 0 takes a free one."""
+    """Serves one session. `port` 0 takes a free one. Raises ValueError for a port that cannot be had."""
 
     daemon_threads = True
 
     def __init__(self, session: Session, port: int = 0):
         self.session, self.token = session, secrets.token_urlsafe(24)
-        super().__init__((HOST, port), _Handler)
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            why = error.strerror or error
+            raise ValueError(f"--port {port}: {why}; leave it out, and a free one is taken") from None
         self.names = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
         self.origins = {f"http://{name}" for name in self.names}
 
