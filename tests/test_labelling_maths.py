@@ -81,6 +81,12 @@ def test_what_is_on_no_list_is_shown_as_written(typesetter: Typesetter, text: st
     assert typesetter.pieces([text]) == [[shown(text)]]
 
 
+def test_functions_are_typeset(typesetter: Typesetter) -> None:
+    (pieces,) = typesetter.pieces([r"$\sin x$"])
+    assert isinstance(pieces[0], dict)
+    assert "sin" in json.dumps(pieces[0]["tree"])
+
+
 def test_markup_in_a_formula_is_its_text(typesetter: Typesetter) -> None:
     (pieces,) = typesetter.pieces([r"$\text{<script>alert(1)</script>}$"])
     assert isinstance(pieces[0], dict)
@@ -111,10 +117,10 @@ def test_invisible_characters_are_written_out() -> None:
 
 
 @pytest.mark.slow
-def test_nearly_all_mathematics_of_real_problems_is_typeset(typesetter: Typesetter, shared_data: Path) -> None:
-    with gzip.open(shared_data / "math" / "test.jsonl.gz", "rt") as file:
-        rows = [json.loads(line) for line in file][:1000]
-    pieces = typesetter.pieces([text for row in rows for text in (row["problem"],)])
-    found = sum(len(list(formulas(row["problem"]))) for row in rows)
-    typeset = sum(isinstance(piece, dict) for text in pieces for piece in text)
-    assert typeset >= 0.95 * min(found, 1000)
+def test_nearly_all_mathematics_of_real_solutions_is_typeset(typesetter: Typesetter, shared_data: Path) -> None:
+    with gzip.open(shared_data / "math" / "test.jsonl.gz", "rt", encoding="utf-8") as file:
+        texts = [row[part] for row in map(json.loads, file) for part in ("problem", "solution")]
+    found = sum(len(list(formulas(text))) for text in texts)
+    typeset = sum(isinstance(piece, dict) for text in texts for piece in typesetter.pieces([text])[0])
+    assert found > 50_000
+    assert typeset >= 0.99 * found

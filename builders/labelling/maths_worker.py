@@ -10,6 +10,7 @@ import re
 import resource
 import signal
 import sys
+from html.entities import html5
 from xml.etree import ElementTree
 
 from math_core import LatexError, LatexToMathML
@@ -38,7 +39,8 @@ LENGTHS = frozenset({
     "width", "height", "depth", "voffset", "lspace", "rspace", "minsize", "maxsize", "linethickness",
 })  # fmt: skip
 DROPPED = frozenset({"class", "xmlns", "style"})
-_LENGTH = re.compile(r"(-?[0-9]*\.?[0-9]+)(em|ex|px|pt|%)?")
+_ENTITY = re.compile("&(?!(?:lt|gt|amp|quot|apos);)([A-Za-z]+;)")
+_LENGTH = re.compile(r"(-?[0-9]*\.?[0-9]+)(em|rem|ex|px|pt|%)?")
 _STYLE = re.compile(r"\s*(text-align|border-(?:top|right|bottom|left))\s*:\s*([a-z0-9. ]{1,40})\s*")
 
 Tree = list
@@ -67,12 +69,17 @@ def main() -> None:
 def typeset(converter: LatexToMathML, latex: str, display: bool) -> Tree | None:
     """The MathML of a formula; None if it cannot be read, or holds what is on no list."""
     try:
-        root = ElementTree.fromstring(converter.convert_with_local_state(latex, displaystyle=display))
+        root = ElementTree.fromstring(as_xml(converter.convert_with_local_state(latex, displaystyle=display)))
     except (LatexError, UnicodeEncodeError, ElementTree.ParseError):
         return None
     if sum(1 for _ in root.iter()) > MAX_NODES:
         return None
     return listed(root)
+
+
+def as_xml(markup: str) -> str:
+    """MathML without the entities that HTML knows and XML does not, such as that of a function's application."""
+    return _ENTITY.sub(lambda match: html5.get(match[1], match[0]), markup)
 
 
 def listed(element: ElementTree.Element, depth: int = 0) -> Tree | None:
@@ -115,7 +122,7 @@ def _is_short(length: str) -> bool:
     if match is None:
         return False
     value, unit = float(match[1]), match[2]
-    return -0.5 <= value <= 6 if unit in ("em", "ex", None) else -5 <= value <= 100
+    return -0.5 <= value <= 6 if unit in ("em", "rem", "ex", None) else -5 <= value <= 100
 
 
 if __name__ == "__main__":
