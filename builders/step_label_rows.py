@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict, Unpack
 
-from schemas.step_labels import LabelerKind, StepLabel, StepLabels, StepSpan
+from schemas.step_labels import LabelerKind, LabelVerdict, StepLabel, StepLabels, StepSpan
 
 
 class Candidate(NamedTuple):
@@ -66,23 +66,21 @@ def invalid_row(candidate: Candidate, reason_text: str, **labeling: Unpack[Label
     return _row(candidate, [], None, "invalid", {**labeling, "rationale": reason_text, "correction": None})
 
 
+def _row(
+    candidate: Candidate, labels: list[StepLabel], first_error: int | None, verdict: LabelVerdict, labeling: Labeling
+) -> StepLabels:
+    given = _EMPTY | labeling
+    return StepLabels(
+        sample_id=candidate.sample_id,
+        steps=list(candidate.steps),
+        labels=labels,
+        first_error=first_error,
+        verdict=verdict,
+        **given,
+    )
+
+
 _EMPTY: Labeling = {
     "repeat": 0, "model": None, "template": None, "ledger_key": None, "rationale": None, "correction": None,
     "labeled_at": None,
 }  # fmt: skip
-
-
-def _row(
-    candidate: Candidate, labels: list[StepLabel], first_error: int | None, verdict: str, labeling: Labeling
-) -> StepLabels:
-    return StepLabels.model_validate(
-        {
-            "sample_id": candidate.sample_id,
-            "steps": candidate.steps,
-            "labels": labels,
-            "first_error": first_error,
-            "verdict": verdict,
-            **_EMPTY,
-            **labeling,
-        }
-    )

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builders.parallel import by_range
 from builders.step_label_rows import Candidate
 from builders.steps import split_steps
 from builders.streams import PROBLEM, ProblemStream, lookup
@@ -26,6 +27,7 @@ from schemas.slots import NONE
 from schemas.step_labels import StepSpan
 from stores.buckets import WHOLE, condition
 from stores.duck import Duck, sql_file
+from stores.parquet import rows_to_table
 from stores.progress import progress
 from stores.stage import Stage, partitioned, run_stage
 
@@ -43,6 +45,7 @@ _FOREIGN = """
 select sample_id from samples full join rewards using (sample_id)
 where samples.problem_id is null or rewards.verdict is null limit 1
 """
+_NOT_SELECTED = "select * from selected where reason is not null"
 _SELECTED = "select sample_id from selected where reason is null and sample_id between $first and $last"
 _SPAN = arrow_schema(StepLabels).field("steps").type.value_type
 _DETAIL = 300
@@ -55,10 +58,10 @@ def labeler(kind: str) -> Callable[[Stage, Candidates], Iterator[list[StepLabels
     return getattr(importlib.import_module(module), name)
 
 
-def select(stage: Stage, duck: Duck) -> int:
-    """Adds a table `selected`, one row per sample: `sample_id` and why it is not labelled. Returns how many are.
+def select(stage: Stage, duck: Duck) -> None:
+    """Adds a table `selected`, one row per sample of the scope: `sample_id`, and why it is not labelled (null: it is).
 
-    The samples that are not are rejects. Raises ValueError if the rewards are not those of the samples.
+    Raises ValueError if the rewards are not those of the samples.
     """
     config = stage.config
     scope = WHOLE if config.limit else stage.scope  # what is drawn depends on all samples
@@ -70,11 +73,9 @@ def select(stage: Stage, duck: Duck) -> int:
             f" {foreign['sample_id'][0]}); name the rewards of these samples"
         )
     given = {"select": config.select, "limit": config.limit, "seed": digest([stage.params.seed, config.seed])}
-    duck.execute("create temp table selected as " + sql_file(__file__, "step_labels"), given)
+    judged = sql_file(__file__, "step_labels")
     here = condition("sample_id", stage.scope)
-    for rejects in duck.batches(f"select * from selected where reason is not null and ({here})"):
-        stage.reject(rejects)
-    return duck.table(f"select count(*) as n from selected where reason is null and ({here})")["n"][0].as_py()
+    duck.execute(f"create temp table selected as select * from ({judged}) where {here}", given)
 
 
 def candidates(stage: Stage, duck: Duck) -> Iterator[list[Candidate]]:
@@ -147,46 +148,56 @@ def _spans(steps: list[list[StepSpan]]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), values).cast(arrow_schema(StepLabels).field("steps").type)
 
 
-def _without_steps(sample_ids: Iterable[str]) -> list[Reject]:
+def _without_steps(found: Iterable[Candidate]) -> Iterator[Reject]:
     detail = "markers without a step"
-    return [Reject(problem_id=s[:PROBLEM], sample_id=s, reason="empty", detail=detail) for s in sample_ids]
+    return (Reject(problem_id=c.problem_id, sample_id=c.sample_id, reason="empty", detail=detail) for c in found)
 
 
-def _invalid(rows: list[StepLabels]) -> list[Reject]:
-    return [_invalid_row(row) for row in rows if row.verdict == "invalid"]
+def _invalid(rows: Iterable[StepLabels]) -> Iterator[Reject]:
+    for row in rows:
+        if row.verdict == "invalid":
+            detail = f"{row.labeler}, repeat {row.repeat}: {row.rationale or ''}"
+            problem = row.sample_id[:PROBLEM]
+            yield Reject(problem_id=problem, sample_id=row.sample_id, reason="invalid", detail=detail[:_DETAIL])
 
 
-def _invalid_row(row: StepLabels) -> Reject:
-    detail = f"{row.labeler}, repeat {row.repeat}: {row.rationale or ''}"
-    problem = row.sample_id[:PROBLEM]
-    return Reject(problem_id=problem, sample_id=row.sample_id, reason="invalid", detail=detail[:_DETAIL])
+def labelled(stage: Stage) -> Iterator[pa.Table]:
+    """The rows of a stage's scope, in order, and between them its rejects, in tables of their own."""
+    with Duck() as duck:
+        select(stage, duck)
+        yield from duck.batches(_NOT_SELECTED)
+        empty: dict[str, Candidate] = {}
+
+        def with_steps() -> Iterator[list[Candidate]]:
+            for chunk in candidates(stage, duck):
+                empty.update((c.sample_id, c) for c in chunk if not c.steps)
+                yield [c for c in chunk if c.steps]
+
+        for rows in labeler(stage.config.labeler)(stage, with_steps):
+            yield rows_to_table(Reject, _invalid(rows))
+            yield table_of(rows)
+        yield rows_to_table(Reject, _without_steps(empty.values()))
 
 
 @partitioned()
 def run(stage: Stage) -> None:
     """Writes one run of labels. What the labeler raises or stops for leaves no table."""
-    with Duck() as duck:
-        total, empty = select(stage, duck), set[str]()
-
-        def with_steps() -> Iterator[list[Candidate]]:
-            for chunk in candidates(stage, duck):
-                empty.update(c.sample_id for c in chunk if not c.steps)
-                yield [c for c in chunk if c.steps]
-
-        labelled = labeler(stage.config.labeler)(stage, with_steps)
-        stage.write(StepLabels, _tables(stage, labelled, total))
-        stage.reject(_without_steps(empty))
+    total = stage.rows("samples", stage.config.samples)
+    alone = stage.config.labeler != "rule" or stage.config.limit  # one process asks a judge, and reads people's file
+    tables = labelled(stage) if alone else by_range(labelled, stage, total)
+    stage.write(StepLabels, _without_rejects(stage, tables, total))
 
 
-def _tables(stage: Stage, labelled: Iterator[list[StepLabels]], total: int) -> Iterator[pa.Table]:
-    """The rows as they are written; those that say nothing are rejects too."""
+def _without_rejects(stage: Stage, tables: Iterator[pa.Table], total: int) -> Iterator[pa.Table]:
     asked = stage.config.labeler == "judge"  # whose questions have a bar of their own
     with nullcontext() if asked else progress(f"labels {stage.name}", total, "samples") as bar:
-        for rows in labelled:
-            stage.reject(_invalid(rows))
-            yield table_of(rows)
+        for table in tables:
+            if "reason" in table.column_names:
+                stage.reject(table)
+            else:
+                yield table
             if bar:
-                bar.advance(len(rows))
+                bar.advance(len(table))
 
 
 if __name__ == "__main__":

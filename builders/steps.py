@@ -12,9 +12,10 @@ from itertools import pairwise
 
 from schemas.step_labels import StepSpan
 
-_MARK = r"[ \t]*(?:\#{1,6}[ \t]+)?(?:\*\*|__)?Step[ \t]+[0-9]+:"
-_MARKER = re.compile(rf"^{_MARK}", re.MULTILINE)
-_LAST = re.compile(r"(?<!\w)Step[ \t]+[0-9]+:(?:\*\*|__)?\Z")
+_LEAD = r"[ \t]*(?:\#{1,6}[ \t]+)?(?:\*\*|__)?"
+_STEP = r"Step[ \t]+[0-9]+:"
+_BEFORE_MARKER, _MARKER = re.compile(_LEAD), re.compile(_STEP)
+_LAST = re.compile(rf"(?<!\w){_STEP}(?:\*\*|__)?\Z")
 _LINE_BREAK = re.compile(r"\r?\n")
 _OPENER = re.compile(
     rf"""
@@ -23,7 +24,7 @@ _OPENER = re.compile(
     | \\.                                                    # any other escape: `\$` and `\\` open nothing
     | (?P<display> \$\$ )
     | (?P<inline> \$ )
-    | ^ (?: {_MARK} (?:\*\*|__)? )? [ \t]* (?P<fence> `{{3,}} (?= [^`\n]* $ ) | ~{{3,}} )
+    | ^ (?: {_LEAD}{_STEP} (?:\*\*|__)? )? [ \t]* (?P<fence> `{{3,}} (?= [^`\n]* $ ) | ~{{3,}} )
     """,
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
@@ -50,16 +51,26 @@ def split_steps(prefill: str, text: str) -> list[StepSpan]:
     """
     blocks = list(_blocks(text)) if _MAY_OPEN.search(text) else []
     begun = ends_in_marker(prefill)
-    markers = _outside(blocks, [m.span() for m in _MARKER.finditer(text, 1 if begun else 0)])
+    markers = _outside(blocks, [span for span in _markers(text) if span[0] or not begun])
     if not markers and not begun:
         breaks = _outside(blocks, [m.span() for m in _LINE_BREAK.finditer(text)])
-        bounds = pairwise([0, *(edge for span in breaks for edge in span), len(text)])
-        spans = list(bounds)[::2]
+        spans = list(pairwise([0, *(edge for span in breaks for edge in span), len(text)]))[::2]
     else:
-        starts = [*([0] if begun else []), *(end for _, end in markers)]
-        ends = [*(_line_end(text, start) for start, _ in markers), len(text)]
-        spans = list(zip(starts, ends[len(ends) - len(starts) :], strict=True))
+        bounds = [(0, 0)] * begun + markers
+        ends = [_line_end(text, line) for line, _ in bounds[1:]] + [len(text)]
+        spans = [(start, end) for (_, start), end in zip(bounds, ends, strict=True)]
     return [StepSpan(start=start, end=end) for start, end in spans if text[start:end].strip()]
+
+
+def _markers(text: str) -> list[tuple[int, int]]:
+    """(start of its line, end of its colon) of every marker, in code and mathematics too."""
+    found = []
+    for marker in _MARKER.finditer(text):
+        at = marker.start()
+        line = text.rfind("\n", 0, at) + 1
+        if line == at or _BEFORE_MARKER.fullmatch(text, line, at):
+            found.append((line, marker.end()))
+    return found
 
 
 def ends_in_marker(prefill: str) -> bool:

@@ -1,5 +1,7 @@
 """The expressions in a row of tokens: numbers with units, signs and brackets."""
 
+from collections.abc import Callable
+
 from builders.equations.tokens import Number, Token, Value, number_of
 from builders.equations.values import evaluate
 
@@ -37,6 +39,7 @@ class Run:
     def __init__(self, start: int, begins: bool, doubtful: bool):
         self.start, self.begins, self.doubtful = start, begins, doubtful
         self.items: list[Number | str] = []
+        self.numbers: list[Number] = []
         self.ends_of: list[int] = []
         self.units: list[str] = []
         self.depth = self.words = 0
@@ -45,10 +48,13 @@ class Run:
     @property
     def wants_operand(self) -> bool:
         """Whether a number or an opening bracket has to follow."""
-        return not self.items or (isinstance(self.items[-1], str) and self.items[-1] != ")")
+        last = self.items[-1] if self.items else ""
+        return last != ")" and last.__class__ is str
 
     def add(self, item: Number | str, token: Token) -> None:
         self.items.append(item)
+        if isinstance(item, Number):
+            self.numbers.append(item)
         self.ends_of.append(token.end)
         self.words = 0
         self.broken = self.broken or len(self.items) > MAX_ITEMS
@@ -56,10 +62,6 @@ class Run:
     def written(self, text: str) -> str:
         """As it stands in the text."""
         return " ".join(text[self.start : self.ends_of[-1]].split())
-
-    @property
-    def numbers(self) -> list[Number]:
-        return [item for item in self.items if isinstance(item, Number)]
 
     @property
     def computes(self) -> bool:
@@ -111,7 +113,7 @@ def runs_of(tokens: list[Token]) -> list[Run]:
     """The expressions in a row of tokens without breaks and equality signs, in order."""
     reader = _Reader(tokens)
     for place, token in enumerate(tokens):
-        getattr(reader, f"_{token.kind}")(place, token)
+        _READ[token.kind](reader, place, token)
     return reader.finished()
 
 
@@ -155,7 +157,7 @@ class _Reader:
             and self.tokens[place - 1].kind in kinds
         )
 
-    def _number(self, place: int, token: Token) -> None:
+    def number(self, place: int, token: Token) -> None:
         number = number_of(token.text)
         run = self.run if self.run is not None and self.run.wants_operand else None
         if run is None and self.run is not None and self.run.depth and self.run.items[-1] != "(":
@@ -179,7 +181,7 @@ class _Reader:
         numbers = self.run.numbers
         return (bool(numbers) and numbers[-1].percent) or (len(numbers) == 2 and "/" in self.run.items)
 
-    def _open(self, place: int, token: Token) -> None:
+    def open(self, place: int, token: Token) -> None:
         if self.run is not None and not self.run.wants_operand:
             if self._adjacent(place, ("number", "close")):
                 self.run.doubtful = self.run.doubtful or "/" in self.run.items  # is `1/2(3)` a half of 3?
@@ -191,7 +193,7 @@ class _Reader:
         run.depth += 1
         run.add("(", token)
 
-    def _close(self, place: int, token: Token) -> None:
+    def close(self, place: int, token: Token) -> None:
         run = self.run
         if run is None or run.depth == 0:
             self._leave()
@@ -200,7 +202,7 @@ class _Reader:
         run.depth -= 1
         run.add(")", token)
 
-    def _sign(self, place: int, token: Token) -> None:
+    def sign(self, place: int, token: Token) -> None:
         sign = _SIGNS.get(token.text, token.text)
         run = self.run
         if run is None or run.wants_operand:
@@ -226,7 +228,7 @@ class _Reader:
         after = self.tokens[place + 1 : place + 2]
         return bool(after) and after[0].kind == "number" and after[0].start == self.tokens[place].end
 
-    def _word(self, place: int, token: Token) -> None:
+    def word(self, place: int, token: Token) -> None:
         word, run = token.text, self.run
         after = self.tokens[place + 1 : place + 2]
         follows = bool(after) and after[0].kind in ("number", "open") and (word != "x" or after[0].start >= token.end)
@@ -268,7 +270,7 @@ class _Reader:
             return token.text in _ATTACHED_UNITS
         return len(token.text) > 1 or token.text in _LETTER_UNITS
 
-    def _foreign(self, place: int, token: Token) -> None:
+    def foreign(self, place: int, token: Token) -> None:
         run = self.run or self._start(place, token)
         run.broken = True
         if not run.wants_operand:
@@ -283,6 +285,12 @@ class _Reader:
         self.run, self.before = None, []
 
 
+_READ: dict[str, Callable[[_Reader, int, Token], None]] = {
+    "number": _Reader.number, "sign": _Reader.sign, "open": _Reader.open, "close": _Reader.close, "word": _Reader.word,
+    "foreign": _Reader.foreign,
+}  # fmt: skip
+
+
 def _without_unclosed(run: Run) -> Run:
     """What follows the last bracket that is not closed; it may be one of the sentence's."""
     opened: list[int] = []
@@ -294,5 +302,6 @@ def _without_unclosed(run: Run) -> Run:
     if opened:
         run.start = run.ends_of[opened[-1]]
         run.items, run.ends_of = run.items[opened[-1] + 1 :], run.ends_of[opened[-1] + 1 :]
+        run.numbers = [item for item in run.items if isinstance(item, Number)]
         run.depth, run.begins = 0, False
     return run
