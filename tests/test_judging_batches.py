@@ -116,10 +116,24 @@ def test_files_of_the_allowed_size(world: World, server: BatchServer, monkeypatc
     assert world.paid_once(asks(20))
 
 
-def test_waits_if_it_shall(world: World, server: BatchServer, monkeypatch: pytest.MonkeyPatch):
+def test_waits_if_it_shall(
+    world: World, server: BatchServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     monkeypatch.setenv("PAIRWRIGHT_BATCH_WAIT_S", "20")
     assert world.call(asks(6)).tokens == 24
     assert world.paid_once(asks(6))
+    assert capsys.readouterr().err.splitlines() == [
+        "judging judge: 6 questions submitted; 0 of 6 done in 1 batch under way (validating)",
+        "judging judge: 6 of 6 done in 1 batch under way (finalizing)",
+    ]
+
+
+def test_waits_no_longer_than_it_shall(world: World, server: BatchServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PAIRWRIGHT_BATCH_WAIT_S", "0.5")
+    server.steps = 1000
+    with pytest.raises(StopEarly, match=r"\(in_progress\); the same command"):
+        world.call(asks(1000))
+    assert 2 <= server.events["look"] <= 5
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
@@ -386,7 +400,9 @@ def test_a_batch_that_the_server_does_not_know(world: World, server: BatchServer
     with pytest.raises(StopEarly):
         world.call(asks(3))
     server.batches.clear()
-    with pytest.raises(ValueError, match=r"knows no batch batch_0: it was submitted to another server.*--forget"):
+    with pytest.raises(
+        ValueError, match=r"knows no batch batch_0: it was submitted to another server.*--forget " + CONTEXT
+    ):
         world.call(asks(3))
 
 

@@ -105,22 +105,24 @@ class BatchClient:
                 return None
             time.sleep(max(0.0, min(1.0, settled - time.time())))
 
-    def retrieve(self, batch_id: str) -> "Batch":
+    def retrieve(self, part: Part) -> "Batch":
         """A batch as it is now. Raises ValueError if the server knows none of this id."""
-        return self._known(batch_id, lambda: _whole(self._openai.batches.retrieve(batch_id)))
+        return self._known(part, self._openai.batches.retrieve)
 
-    def cancel(self, batch_id: str) -> "Batch":
+    def cancel(self, part: Part) -> "Batch":
         """Asks for the end of a batch; what is answered by then will be there."""
-        return self._known(batch_id, lambda: _whole(self._openai.batches.cancel(batch_id)))
+        return self._known(part, self._openai.batches.cancel)
 
-    def _known(self, batch_id: str, call: Callable[[], T]) -> T:
+    def _known(self, part: Part, call: "Callable[[str], Batch]") -> "Batch":
+        batch_id = part.batch_id
+        assert batch_id is not None, "only what was created is asked for"
         try:
-            return self._ask(call)
+            return self._ask(lambda: _whole(call(batch_id)))
         except Absent:
             raise ValueError(
                 f"{self.server.place} knows no batch {batch_id}: it was submitted to another server, or with a key of"
                 " another project; set these as they were then, or give it up with"
-                " `python -m builders.judging.batches --forget CONTEXT`"
+                f" `python -m builders.judging.batches --forget {part.context}`"
             ) from None
 
     def download(self, file_id: str, path: Path) -> bool:

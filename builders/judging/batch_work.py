@@ -69,7 +69,7 @@ class Batches:
     def _batch(self, part: Part) -> "Batch | None":
         """The batch of a part; None if it was never created, then the part is forgotten."""
         if part.batch_id is not None:
-            return self.client.retrieve(part.batch_id)
+            return self.client.retrieve(part)
         batch = self.client.find(part)
         if batch is None:
             self.client.remove(part.file_id)
@@ -77,7 +77,7 @@ class Batches:
             return None
         part.batch_id = batch.id
         self.parts.save(part)
-        return self.client.retrieve(batch.id)
+        return batch
 
     def _collect(self, part: Part, batch: "Batch") -> Exception | None:
         """Commits what a batch has answered, then notes that it has ended; returns a reason to stop, if there is one.
@@ -232,10 +232,8 @@ class Batches:
         under_way = self.parts.under_way
         done, total = sum(part.done for part in under_way), sum(len(part.keys) for part in under_way)
         new = f"{_many(left.submitted, 'question')} submitted; " if left.submitted else ""
-        return (
-            f"judging {self.model}: {new}{done:,} of {total:,} done in {_many(len(under_way), 'batch', 'es')} under way"
-            f" ({self.statuses()}); the same command, or the next `dvc repro`, continues"
-        )
+        batches = _many(len(under_way), "batch", "es")
+        return f"judging {self.model}: {new}{done:,} of {total:,} done in {batches} under way ({self.statuses()})"
 
     def statuses(self) -> str:
         return ", ".join(sorted({part.status for part in self.parts.under_way}))

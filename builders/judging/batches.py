@@ -51,8 +51,10 @@ def answer_in_batches(
             return batches.spent
         if not batches.parts.under_way:
             batches.give_up(left)
-        if not waiting.pause():
-            raise StopEarly(batches.progress(left))
+        state = batches.progress(left)
+        if not waiting.pause(state):
+            raise StopEarly(f"{state}; the same command, or the next `dvc repro`, continues")
+        left = left._replace(submitted=0)
 
 
 def finish_batches(
@@ -81,13 +83,17 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.limit, self.began = number("BATCH_WAIT_S", 0), time.monotonic()
+        self.said = ""
         self.next = SETTLED_AFTER * limits().backoff_s
 
-    def pause(self) -> bool:
-        """False when the time is over."""
+    def pause(self, state: str) -> bool:
+        """Says how it stands, if that is new, and waits; false when the time is over."""
         left = self.began + self.limit - time.monotonic()
         if left <= 0:
             return False
+        if state != self.said:
+            print(state, file=sys.stderr, flush=True)
+        self.said = state
         time.sleep(min(self.next, left))
         self.next = min(LONGEST_LOOK_S, self.next * 1.5)
         return True
@@ -117,7 +123,7 @@ def _tend(ledger: Ledger, context: str, cancel: bool, forget: bool) -> None:
         for part in parts.under_way:
             status = part.status
             if cancel and part.batch_id:
-                status = BatchClient(servers()[0]).cancel(part.batch_id).status
+                status = BatchClient(servers()[0]).cancel(part).status
             if forget:
                 lose_batches(ledger, part.keys)
                 parts.drop(part)
