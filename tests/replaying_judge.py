@@ -140,9 +140,10 @@ def write_tables(
     (Path("data") / "none").mkdir(exist_ok=True)
 
 
-def write_params(model: str = MODEL, **labels: Any) -> None:
+def write_params(model: str = MODEL, seed: int = 0, **labels: Any) -> None:
     """Params with one run `step_labels.judged`."""
     world.write_params(
+        seed=seed,
         models=world.COMMON["models"] | {"judge": {"path": "data/none", "vocabulary": "none", "hosted": model}},
         step_labels={"judged": LABELS | labels},
     )
