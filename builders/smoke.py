@@ -7,6 +7,8 @@ templates, rendering, stops, losses, learning rates, checkers. What it replaces:
   (`skip`, `limit`) of one source keep their order and overlaps, so what was held out stays held out;
 * models (but scripted ones) by a tiny one which is first fine-tuned on generated gold chains, so that it ends
   completions and is sometimes right: a random one would give no pair. Such a model is a run of `sft` of the same name;
+* judges and humans by the rule labeler, which recomputes arithmetic, and corrections, which a rule does not write, by
+  samples of the same prompts; files of step pairs by a made-up one (`STEP_PAIRS`);
 * engines (but `scripted`) by `hf`, precision by fp32, and all counts (shots among them) by small ones.
 """
 
@@ -14,13 +16,21 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+from builders import arithmetic
 from builders.prompts import load_template
+from builders.samples_gold import number_steps
+from builders.step_pair_rows import PUBLISHED
+from builders.steps import ends_in_marker
 from schemas.slots import NO_FILE, NONE
 
 WARMUP = "smoke_warmup"
-"""Name of the runs that `shrink` adds: problems, prompts, samples_gold and demos_gold."""
+"""Name of the runs that `shrink` adds: problems, prompts, samples_gold and demos_gold (`_2`, … for other prompts)."""
+TOGETHER = "smoke_warmups"
+"""Name of the union of their demos, where there are several."""
 TINY = "smoke_tiny"
 """Name of the added model that the others are made of."""
+STEP_PAIRS = "data/smoke_step_pairs.jsonl"
+"""The file that runs of `pairs_import` read in place of their own: `step_pairs` are its rows."""
 
 _TINY_CONFIG = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -30,6 +40,7 @@ _ARITHMETIC = {"source": "arithmetic", "path": NO_FILE, "steps": [1, 1]}
 _OPTIONS = 4
 _WARMUP_PROBLEMS = 1000
 _WARMUP_STEPS = 350
+_MORE_STEPS = 100
 _MAX_NEW_TOKENS = 32
 
 Runs = dict[str, dict[str, Any]]
@@ -44,11 +55,12 @@ def shrink(raw: Raw, problems: int = 20) -> Raw:
     """
     small = copy.deepcopy(raw)
     small["problems"] = _problems(small["problems"], _with_options(small), problems)
+    _replace_labelers(small)
     _replace_models(small)
     for run in small["sampling"].values():
         run["max_new_tokens"] = min(run["max_new_tokens"], _MAX_NEW_TOKENS)
     for section, name, run in _runs(small):
-        if name not in (TINY, WARMUP):
+        if not name.startswith("smoke_"):
             _reduce(section, run, problems)
     for run in small["prompts"].values():
         if run.get("shots"):
@@ -70,6 +82,34 @@ def _with_options(raw: Raw) -> set[str]:
 
 def _shows_options(prompts: dict[str, Any]) -> bool:
     return "{choices}" in load_template(prompts["template"])[0].user
+
+
+def _replace_labelers(small: Raw) -> None:
+    """The rule labels, in place of judges, whose models go, and of humans; models continue where judges correct."""
+    used = {run.get("model") for section, _, run in _runs(small) if section != "step_labels"}
+    judges = {run["model"] for run in small["step_labels"].values()} - used
+    small["models"] = {name: run for name, run in small["models"].items() if name not in judges}
+    for run in small["step_labels"].values():
+        run |= {"labeler": "rule", "model": NONE, "path": NO_FILE, "neutral_is_error": False}
+        run.pop("judge", None)
+    for name, run in list(small["samples_corrections"].items()):
+        if drawn := small["samples"].get(run["samples"]):
+            small["samples"][name] = drawn | {"prompts": run["step_prompts"], "n": 1}
+            del small["samples_corrections"][name]
+    for run in small["pairs_import"].values():
+        run |= {"path": STEP_PAIRS}
+        run.pop("revision", None)
+
+
+def step_pairs(count: int) -> Iterator[dict[str, str]]:
+    """Rows in the columns of the published Math-Step-DPO-10K: the second step of generated chains, right and wrong."""
+    for problem in arithmetic.generate(0, (2, 2), count):
+        first, _, right = number_steps(problem.chain).partition("\nStep 2: ")
+        wrong = right.replace("= ", "= 1")
+        full = f"{right}\nFinal answer: {problem.answer}", f"{wrong}\nFinal answer: 1{problem.answer}"
+        start = f"Let's think step by step.\nStep 1: {first}\nStep 2: "
+        values = "arithmetic", problem.question, start, right, wrong, *full, problem.answer
+        yield dict(zip(PUBLISHED, values, strict=True))
 
 
 def _problems(runs: Runs, with_options: set[str], count: int) -> Runs:
@@ -113,25 +153,58 @@ def _replace_models(small: Raw) -> None:
     if not replaced:
         return
     small["models"] = {n: run for n, run in small["models"].items() if n not in replaced}
-    small["models"][TINY] = {"path": NO_FILE, "vocabulary": WARMUP, "config": dict(_TINY_CONFIG)}
     small["sampling"].setdefault("greedy", {"temperature": 0.0, "max_new_tokens": _MAX_NEW_TOKENS})
-    first = next(iter(small["prompts"].values()), {"template": "question_answer", "rendering": "text"})
-    options = {"options": _OPTIONS} if _shows_options(first) else {}
-    small["problems"][WARMUP] = _ARITHMETIC | {"split": "train", "seed": 7, "limit": _WARMUP_PROBLEMS} | options
-    demos = dict.fromkeys(("demo_samples", "demo_problems"), WARMUP if first.get("shots") else NONE)
-    small["prompts"][WARMUP] = first | {"problems": WARMUP} | demos
-    endings = [run["ending"] for run in small["samples_gold"].values()]
-    ending = endings[0] if endings else "\nFinal answer: {answer}"
-    small["samples_gold"][WARMUP] = {"problems": WARMUP, "ending": ending, "model": TINY}
-    small["demos_gold"][WARMUP] = {"samples": WARMUP, "prompts": WARMUP}
-    small["sft"] = {name: _warmed(i) for i, name in enumerate(replaced)} | small["sft"]
+    warmups = [_add_warmup(small, prompts, number) for number, prompts in enumerate(_layouts(small))]
+    if len(warmups) > 1:
+        small["demos_union"][TOGETHER] = dict(zip("abcd", [*warmups, *[NONE] * (4 - len(warmups))], strict=True))
+    asked = [run["template"] for section in ("prompts", "pairs_import") for run in small[section].values()]
+    shipped = sorted({name for name in asked if ":" not in name})
+    words = next((name for name in warmups if small["problems"][name].get("options")), WARMUP)  # letters are words too
+    small["models"][TINY] = {"path": NO_FILE, "vocabulary": words, "config": _TINY_CONFIG, "templates": shipped}
+    demos = TOGETHER if len(warmups) > 1 else WARMUP
+    small["sft"] = {name: _warmed(i, demos, len(warmups)) for i, name in enumerate(replaced)} | small["sft"]
 
 
-def _warmed(number: int) -> dict[str, Any]:
+def _layouts(small: Raw) -> list[dict[str, Any]]:
+    """The first prompts run of each way to ask, at most four (a union has no more)."""
+    plain = {"template": "question_answer", "rendering": "text"}
+    found: dict[tuple[str, str, bool], dict[str, Any]] = {}
+    for run in list(small["prompts"].values()) or [plain]:
+        found.setdefault((run["template"], run["rendering"], bool(run.get("shots"))), run)
+    return list(found.values())[:4]
+
+
+def _add_warmup(small: Raw, prompts: dict[str, Any], number: int) -> str:
+    """Adds gold chains that are asked for as some prompts are; returns the name of these runs."""
+    name = f"{WARMUP}_{number + 1}" if number else WARMUP
+    options = {"options": _OPTIONS} if _shows_options(prompts) else {}
+    small["problems"][name] = _ARITHMETIC | {"split": "train", "seed": 7, "limit": _WARMUP_PROBLEMS} | options
+    demos = dict.fromkeys(("demo_samples", "demo_problems"), name if prompts.get("shots") else NONE)
+    small["prompts"][name] = prompts | {"problems": name} | demos
+    small["samples_gold"][name] = {"problems": name, "ending": _ending(small, prompts), "model": TINY}
+    small["demos_gold"][name] = {"samples": name, "prompts": name}
+    return name
+
+
+def _ending(small: Raw, prompts: dict[str, Any]) -> str:
+    """That of the recipe's own gold samples, if they are numbered as these prompts ask for; else a usual one."""
+    numbered = _opens_step(prompts)
+    own = [run["ending"] for run in small["samples_gold"].values() if run.get("numbered", False) == numbered]
+    usual = "\nStep 2: Final answer: {answer}" if numbered else "\nFinal answer: {answer}"
+    return own[0] if own else usual
+
+
+def _opens_step(prompts: dict[str, Any]) -> bool:
+    """Whether the given start of the answer opens the first step, so that answers are numbered steps."""
+    return ends_in_marker(load_template(prompts["template"])[0].prefill.rstrip())
+
+
+def _warmed(number: int, demos: str, layouts: int) -> dict[str, Any]:
     """A fine-tuning run that makes a model of the tiny one; each goes on a little longer than the one before."""
-    optimizer = {"lr": 3.0e-3, "schedule": "cosine", "batch_size": 16, "steps": _WARMUP_STEPS + 10 * number}
+    steps = _WARMUP_STEPS + 10 * number + _MORE_STEPS * (layouts - 1)
+    optimizer = {"lr": 3.0e-3, "schedule": "cosine", "batch_size": 16, "steps": steps}
     validation = {"prompts": NONE, "problems": NONE, "sampling": "greedy"}
-    inputs = {"model": TINY, "demos": WARMUP, "watch": NONE, "steps_from": NONE}
+    inputs = {"model": TINY, "demos": demos, "watch": NONE, "steps_from": NONE}
     return inputs | {"optimizer": optimizer, "validation": validation}
 
 

@@ -6,6 +6,7 @@ checkout's `data/` and ledger are only read, and only what params do not build.
 
 import contextlib
 import io
+import json
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
-from builders.smoke import shrink
+from builders.smoke import STEP_PAIRS, shrink, step_pairs
 from schemas import TABLES
 from schemas.params import Params, load_params, parse_params, run_inputs, stage_runs, table_runs
 from schemas.slots import NONE
@@ -69,6 +70,8 @@ def smoke(params_file: Path, root: Path, scratch: Path, problems: int = 20) -> I
     modules = _modules(root)
     workspace = _workspace(root.resolve(), scratch)
     (workspace / "params.yaml").write_text(text, encoding="utf-8")
+    rows = "".join(json.dumps(row) + "\n" for row in step_pairs(2 * problems))
+    (workspace / STEP_PAIRS).write_text(rows, encoding="utf-8")
     with _inside(workspace, root.resolve(), scratch / "ledger"):
         for section, name in [*order(params), ("report", "report")]:
             began = time.perf_counter()

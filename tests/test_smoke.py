@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import builders.problems
-from builders.smoke import TINY, WARMUP, shrink
+from builders.smoke import STEP_PAIRS, TINY, TOGETHER, WARMUP, shrink, step_pairs
 from schemas.params import parse_params, references, stage_runs
 from stores.stage import execute
 from tests import stage_world as world
@@ -33,7 +33,7 @@ def test_every_run_and_reference_is_kept():
     }
     after = {(s, n, ref.slot, ref.value) for s, n, run in stage_runs(params) for ref in references(s, n, run)}
     assert before <= after
-    assert {name for _, name, *_ in after - before} == {"tiny", WARMUP, TINY}
+    assert {name for _, name, *_ in after - before if not name.startswith(WARMUP)} == {"tiny", TINY}
 
 
 def test_what_was_given_is_left_as_it_was():
@@ -105,3 +105,45 @@ def test_engines_precision_and_sizes_are_a_cpus():
     assert {run.engine for run in params.samples.values()} == {"hf"}
     assert {run.precision for run in params.samples.values()} == {"fp32"}
     assert all((run.optimizer.steps or 0) <= 600 for run in (*params.sft.values(), *params.preference.values()))
+
+
+def recipe(name: str) -> dict[str, Any]:
+    return yaml.safe_load((REPOSITORY / f"recipes/{name}.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_rule_labels_for_the_judge_and_models_continue_where_it_corrects():
+    params = small(recipe("step_dpo_1gpu"))
+    assert {(run.labeler, run.model, run.judge) for run in params.step_labels.values()} == {("rule", "none", None)}
+    assert set(params.models) == {TINY}
+    assert params.samples_corrections == {}
+    written = params.samples["math_written"]
+    assert (written.prompts, written.model, written.n, written.engine) == ("math_step", "chat", 1, "hf")
+    assert params.pairs_step["math_written"].chosen == "math_written"
+    assert params.samples_gold[WARMUP].ending.startswith("\nStep 2: ")
+
+
+def test_a_judge_that_answers_problems_too_stays():
+    raw = recipe("step_dpo_1gpu")
+    raw["samples"]["math"]["model"] = "judge"
+    assert "judge" in small(raw).sft
+
+
+def test_the_tiny_models_learn_every_way_to_ask():
+    params = small(recipe("step_dpo_qwen2_7b"))
+    names = params.demos_union[TOGETHER].members
+    asked = [params.prompts[name] for name in names]
+    assert names == [WARMUP, f"{WARMUP}_2"]
+    assert [run.template for run in asked] == ["step_dpo", "step_dpo_choice"]
+    assert [params.problems[run.problems].options for run in asked] == [None, 4]
+    assert {params.sft[name].demos for name in ("teacher", "base")} == {TOGETHER}
+    assert params.models[TINY].templates == ["step_dpo", "step_dpo_choice"]
+
+
+def test_step_pairs_are_read_from_a_made_up_file():
+    params = small(recipe("step_dpo_published"))
+    assert {(run.path, run.revision) for run in params.pairs_import.values()} == {(STEP_PAIRS, None)}
+    for row in step_pairs(20):
+        assert row["initial_reason_steps"].endswith("\nStep 2: ")
+        assert row["chosen"] != row["rejected"]
+        assert row["full_chosen"] == f"{row['chosen']}\nFinal answer: {row['answer']}"
+        assert row["full_rejected"].startswith(row["rejected"])
