@@ -7,8 +7,11 @@ right is beyond this rule.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal, localcontext
+from fractions import Fraction
 
 from builders.equations import Equation, equations
+from builders.equations.tokens import MAX_DIGITS
 from builders.equations.usual import holds_simply
 from builders.step_label_rows import Candidate, label_row
 from schemas.step_labels import StepLabel, StepLabels
@@ -55,9 +58,18 @@ def label(steps: Iterable[str]) -> tuple[list[StepLabel], Equation | None]:
 
 def shown(equation: Equation) -> str:
     """The value of its left side: as a decimal number if that is exact and short, else as a fraction."""
-    value = equation.value
+    value = Fraction(equation.value)
     for decimals in range(7):
-        if (scaled := value * 10**decimals).denominator == 1:
-            return f"{value:.{decimals}f}" if abs(scaled.numerator) < 10**40 else f"{float(value):.6g}"
+        scaled = value * 10**decimals
+        if scaled.denominator == 1 and abs(scaled) < 10**MAX_DIGITS:
+            digits = str(abs(scaled.numerator)).rjust(decimals + 1, "0")
+            whole, rest = digits[: len(digits) - decimals], digits[len(digits) - decimals :]
+            return ("-" if value < 0 else "") + whole + (f".{rest}" if rest else "")
     fraction = str(value)
-    return fraction if len(fraction) <= 30 else f"about {float(value):.6g}"
+    return fraction if len(fraction) <= MAX_DIGITS else f"about {_rough(value)}"
+
+
+def _rough(value: Fraction) -> str:
+    """Six digits and a power of ten, of numbers too large for floats too."""
+    with localcontext(prec=6):
+        return f"{Decimal(value.numerator) / Decimal(value.denominator):.6g}"

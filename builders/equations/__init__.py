@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from builders.equations.runs import Run, runs_of
 from builders.equations.tokens import Token, Value, plain, tokens_of
-from builders.equations.values import tolerance
+from builders.equations.values import is_rounded
 
 MAX_CHARS = 20_000
 """Of a text; what comes after is not read."""
@@ -56,19 +56,24 @@ def equations(text: str) -> Iterator[Equation]:
     text = text[:MAX_CHARS]
     if "<<" in text:
         for annotation in _ANNOTATION.findall(text):
-            yield from _equations(annotation)
+            yield from _equations(annotation, text)
         text = _ANNOTATION.sub("", text)
     if _EQUALS.search(text):
-        yield from _equations(plain(text))
+        yield from _equations(plain(text), text)
 
 
-def _equations(text: str) -> Iterator[Equation]:
+def _equations(text: str, whole: str) -> Iterator[Equation]:
+    """The equations of a part of a text."""
     for sentence in _sentences(tokens_of(text)):
         sides = _sides(sentence)
         for number, ((left, _), (right, approximate)) in enumerate(pairwise(sides)):
-            found = _compare(left, right, text, approximate, in_chain=number > 0)
-            if found is not None:
-                yield found
+            found = _compare(left, right, approximate, in_chain=number > 0)
+            if found is None:
+                continue
+            a, b, holds = found
+            if holds is False and _said_otherwise(a, b, whole):
+                holds = None
+            yield Equation(left[-1].written(text), right[0].written(text), a, holds)
 
 
 def _sentences(tokens: list[Token]) -> Iterator[list[Token]]:
@@ -96,19 +101,24 @@ def _sides(tokens: list[Token]) -> list[tuple[list[Run], bool]]:
     return [(runs_of(side), approximate) for side, approximate in sides]
 
 
-def _compare(before: list[Run], after: list[Run], text: str, approximate: bool, in_chain: bool) -> Equation | None:
-    """The equation of the last expression before a sign and the first one after it, if both are such."""
+def _compare(
+    before: list[Run], after: list[Run], approximate: bool, in_chain: bool
+) -> tuple[Value, Value, bool | None] | None:
+    """(value, value, whether they are the same) of the last expression before a sign and the first one after it.
+
+    None if they make no equation.
+    """
     if not before or not after or not before[-1].ends or not after[0].begins:
         return None
     left, right = before[-1], after[0]
     values, others = left.values(), right.values()
     if not values or not others or not _is_equation(left, right, in_chain):
         return None
-    holds: bool | None = any(_same(a, b, left, right) for a in values for b in others)
     a, b = values[0][0], others[0][0]
-    if not holds and (approximate or _doubtful(left, right, a, b, in_chain) or _said_otherwise(a, b, text)):
+    holds: bool | None = any(_same(a, b, left, right) for a in values for b in others)
+    if not holds and (approximate or _doubtful(left, right, a, b, in_chain)):
         holds = None
-    return Equation(left.written(text), right.written(text), a, holds)
+    return a, b, holds
 
 
 def _is_equation(left: Run, right: Run, in_chain: bool) -> bool:
@@ -120,11 +130,10 @@ def _is_equation(left: Run, right: Run, in_chain: bool) -> bool:
 
 def _same(a: tuple[Value, bool], b: tuple[Value, bool], left: Run, right: Run) -> bool:
     """Equal, or one is the other rounded to the digits that it is written with, or cut there."""
-    distance = abs(a[0] - b[0])
-    if not distance:
+    if a[0] == b[0]:
         return True
-    plain = [(run.plain, hundredths) for run, (_, hundredths) in ((right, b), (left, a)) if run.plain]
-    return any(distance <= tolerance(number, hundredths) for number, hundredths in plain)
+    ways = ((a[0], b, right.plain), (b[0], a, left.plain))
+    return any(number and is_rounded(value, *written, number) for value, written, number in ways)
 
 
 def _doubtful(left: Run, right: Run, a: Value, b: Value, in_chain: bool) -> bool:

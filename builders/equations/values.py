@@ -63,7 +63,9 @@ def _bounded(value: Value) -> Value:
     return value
 
 
-def tolerance(number: Number, hundredths: bool) -> Fraction:
-    """How far a value may be from a number that is written with its decimals: rounded there, or cut."""
+def is_rounded(value: Value, written: Value, hundredths: bool, number: Number) -> bool:
+    """Whether a value, rounded to the decimals with which `number` is written, or cut there, is what is `written`."""
     last_digit = Fraction(1, 10**number.decimals * (100 if number.percent and hundredths else 1))
-    return last_digit if number.decimals else last_digit / 2
+    distance = abs(value - written)
+    cut = number.decimals > 0 and abs(written) < abs(value) and distance < last_digit
+    return distance <= last_digit / 2 or cut
