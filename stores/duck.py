@@ -35,6 +35,7 @@ class Duck:
     def __init__(self, memory: str | None = None):
         self.con = duckdb.connect()
         self.con.execute("set preserve_insertion_order = true")
+        self.con.execute("set enable_progress_bar = false")  # it would go to standard output, which is for results
         spill = Path(tempfile.gettempdir()) / f"pairwright-{os.getpid()}"
         self.con.execute(f"set temp_directory = {literal(str(spill))}")
         limit = memory or os.environ.get("PAIRWRIGHT_MEMORY")
