@@ -8,6 +8,7 @@ reach to the ends of both samples, as plain DPO on the same problems has them: t
 
 That a sample belongs to a prompt is proved: the prompt's prefill is the prefill that the sample was given and the
 sample's text up to its wrong step. A chosen step begins where the prefill ends, so what stands before it is the prompt.
+A chosen step is whole; a wrong one is wrong even where the token limit cut it off.
 
 Rejects of samples: those of `step_consensus`; `empty` (a blank step); `duplicate` (the wrong step of an earlier sample
 of the prompt); `no_chosen`; `low_accuracy` (fewer than `min_accuracy` of the decided continuations are correct). Of

@@ -185,6 +185,12 @@ class GoldSamplesRun(Section):
     )
     model: ModelOrNone = Field(description="whose tokenizer counts tokens")
 
+    @model_validator(mode="after")
+    def _steps(self) -> "GoldSamplesRun":
+        if self.numbered and self.style == "program":
+            raise ValueError("numbered: the lines of a program are no steps; use `style: natural`")
+        return self
+
 
 class ImportedSamplesRun(Section):
     """A user's file of completions as samples."""

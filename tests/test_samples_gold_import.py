@@ -146,6 +146,13 @@ def test_numbered_solutions_have_ids_of_their_own_and_end_as_others_do(problems:
     assert all(row["sample_id"] != plain[problem] for problem, row in rows.items())
 
 
+def test_programs_are_not_numbered(problems: None) -> None:
+    run = {"problems": "train", "ending": "", "model": "none", "numbered": True, "style": "program"}
+    world.write_params(samples_gold={"gold": run})
+    with pytest.raises(ValueError, match=r"samples_gold.gold: numbered: the lines of a program are no steps"):
+        execute("samples_gold", "gold", samples_gold.run)
+
+
 def test_numbering_real_solutions_loses_nothing_and_is_read_again(shared_data: Path) -> None:
     count = 0
     for name in ("openai_gsm8k_x4", "qwen25math_math100x8"):
