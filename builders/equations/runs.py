@@ -26,7 +26,9 @@ _SUM_OF = frozenset({
     "length",
 })  # fmt: skip
 """Words with which `of` makes none."""
-_NO_UNIT = frozenset({"is", "are", "was", "were", "because", "since", "so", "then", "if", "when", "gives", "get", "we"})
+_NO_UNIT = frozenset(
+    {"is", "are", "was", "were", "because", "since", "so", "then", "if", "or", "when", "gives", "get", "we"}
+)
 
 
 class Run:
@@ -208,12 +210,9 @@ class _Reader:
         if run is None or run.wants_operand:
             run = run or self._start(place, token, doubtful=place > 0)
             last = run.items[-1] if run.items else ""
-            after_word = (
-                place > 0
-                and not run.items
-                and not (self._touches_number(place) and not self._adjacent(place, ("word",)))
-            )
-            run.broken = run.broken or sign not in "+-" or last in ("u-", "u+") or after_word
+            negative = sign == "-" and self._touches_number(place) and not self._adjacent(place, ("word",))
+            unclear = place > 0 and not run.items and not negative  # `x - 3`
+            run.broken = run.broken or sign not in "+-" or last in ("u-", "u+") or unclear
             run.add(f"u{sign}", token)
             return
         run.broken = run.broken or (sign == "^" and self.tokens[place - 1].kind == "word")  # `cm^2`, `3x^2`
@@ -268,6 +267,8 @@ class _Reader:
     def _is_unit(self, place: int, token: Token) -> bool:
         if self._adjacent(place, ("number",)) and not token.text.startswith("-"):
             return token.text in _ATTACHED_UNITS
+        if token.text.isupper() and len(token.text) < 4:  # `AB`
+            return token.text in ("A", "I", "L", "KB", "MB", "GB", "TB")
         return len(token.text) > 1 or token.text in _LETTER_UNITS
 
     def foreign(self, place: int, token: Token) -> None:

@@ -12,7 +12,7 @@ _TOKEN = re.compile(
     (?P<bullet> ^ [ \t]* (?: [-*+•] | \d{1,2} [.)] ) [ \t] )
     | (?: [ \t\r$€£¥₹&] | \n (?= [ \t]* [=≈] ) )*+ (?:
       (?P<foreign> \d+ (?: :\d+ )+ | (?:19|20)\d\d-\d\d-\d\d\b | \d{1,2}/\d{1,2}/(?:19|20)\d\d\b
-        | (?! \d{1,3} (?: ,\d{3} )+ (?! ,?\d ) ) \d+ (?: ,\d+ )+ | [√π∑∏∫∞_\\°] )
+        | (?! \d{1,3} (?: ,\d{3} )+ (?! ,?\d ) ) \d+ (?: ,\d+ )+ | [√π∑∏∫∞¼½¾⅓⅔⅛_\\°] )
     | (?P<mixed> \d{1,6} [ ]+ \d{1,4} / \d{1,4} (?! [\d.,/] \d | \d ) )
     | (?P<number> (?: \d{1,3} (?: ,\d{3} )+ (?! \d ) (?: \.\d+ )? | \d+ (?: \.\d+ )? | \.\d+ ) (?: [ ]? % )? )
     | (?P<equals> (?<! [<>!=:] ) = (?! [=>] ) | [≈≃] | \b (?: is[ ] )? equals? \b (?: [ ]to\b )? )
@@ -28,7 +28,7 @@ _KINDS = {"bullet": "break", "mixed": "number", "unit": "word"}
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|boxed)\{([^{}]*)\}")
 _LATEX = [
-    (re.compile(r"\\(?:times|cdot|ast)\b"), "*"),
+    (re.compile(r"\\(?:times|cdot)\b"), "*"),
     (re.compile(r"\\div\b"), "/"),
     (re.compile(r"\\approx\b"), "≈"),
     (re.compile(r"\\\\"), "\n"),
