@@ -58,9 +58,12 @@ def reserve_in_batch(ledger: Ledger, usd: Mapping[str, float]) -> None:
         ledger.db.executemany(upsert, list(usd.items()))
 
 
-def lose_batches(ledger: Ledger, keys: Sequence[str]) -> None:
-    """What batches may have answered, and nobody can read any more: it counts as spent, beside what is asked anew."""
+def lose_batches(ledger: Ledger, keys: Sequence[str]) -> int:
+    """What batches may have answered, and nobody can read, counts as spent, beside what is asked anew.
+
+    Returns for how many keys something was reserved; they must be reserved again before they are asked again.
+    """
     lost = ledger.missing(keys)
-    update = "update reservations set usd = usd + batch_usd, batch_usd = 0 where key = ?"
+    update = "update reservations set usd = usd + batch_usd, batch_usd = 0 where key = ? and batch_usd > 0"
     with disk_errors(ledger.path), transaction(ledger.db):
-        ledger.db.executemany(update, [(key,) for key in lost])
+        return max(0, ledger.db.executemany(update, [(key,) for key in lost]).rowcount)

@@ -406,7 +406,9 @@ def test_a_batch_that_the_server_does_not_know(world: World, server: BatchServer
         world.call(asks(3))
 
 
-def test_answers_that_the_server_keeps_no_more_are_asked_for_again(world: World, server: BatchServer):
+def test_answers_that_the_server_keeps_no_more_are_asked_for_again(
+    world: World, server: BatchServer, capsys: pytest.CaptureFixture
+):
     """What they may have cost counts beside what the second ones cost."""
     keys = [key for key, _ in asks(3)]
     with world.ledger() as ledger:
@@ -415,13 +417,30 @@ def test_answers_that_the_server_keeps_no_more_are_asked_for_again(world: World,
         with pytest.raises(StopEarly):
             world.call(asks(3))
     server.on = lambda event, number: server.files.pop("file-batch_0-output", None) and None
-    with pytest.raises(StopEarly, match="the server keeps its answers no more; the same command asks for them again"):
+    with pytest.raises(StopEarly, match="batch_0: some answers are none; the same command asks for them again"):
         world.call(asks(3))
+    assert "batch_0: the server keeps its answers no more" in capsys.readouterr().err
     with world.ledger() as ledger:
         lost = account(ledger, [keys])
     assert (lost.reserved, lost.in_batches) == (dict.fromkeys(keys, 0.25), {})
     world.until_done(asks(3))
     assert len(world.found(asks(3))) == 3
+
+
+def test_an_answer_that_is_none_counts_as_spent(world: World, server: BatchServer):
+    """Its price is not known, so it is the worst case; and it is asked again when that is reserved anew."""
+    server.plan = lambda asked: Act(finish_reason="strange") if number_of(asked) == 1 and not asked.before else Act()
+    keys = [key for key, _ in asks(3)]
+    with world.ledger() as ledger:
+        reserve_in_batch(ledger, dict.fromkeys(keys, 0.25))
+    for match in ("submitted", "3 of 3 done", "some answers are none"):
+        with pytest.raises(StopEarly, match=match):
+            world.call(asks(3))
+    with world.ledger() as ledger:
+        spent = account(ledger, [keys])
+    assert (spent.reserved, spent.in_batches) == ({keys[1]: 0.25}, {})
+    world.until_done(asks(3))
+    assert world.found(asks(3))[keys[1]].n_attempts == 2
 
 
 def test_keys_and_places_are_in_no_file(world: World, server: BatchServer):
@@ -460,6 +479,16 @@ class TestOnline:
         assert len(world.found(asks(3))) == 3
         assert world.paid_once(asks(3))
 
+    def test_a_refused_batch_is_no_reason_to_stop(
+        self, world: World, server: BatchServer, capsys: pytest.CaptureFixture
+    ):
+        errors = [{"code": "model_not_found", "message": "no such model", "line": 1, "param": None}]
+        server.fate = lambda number: Fate("failed", errors=errors)
+        with pytest.raises(StopEarly):
+            world.call(asks(3))
+        world.online(asks(3))
+        assert "batch_0 was refused (model_not_found: no such model)" in capsys.readouterr().err
+
     def test_what_is_cancelled_keeps_its_finished_part(
         self, world: World, server: BatchServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     ):
@@ -486,7 +515,11 @@ class TestCommand:
             world.call(asks(4))
         monkeypatch.setattr("sys.argv", ["batches"])
         main()
-        assert capsys.readouterr().out == f"{CONTEXT}  batch_0  judge  4  validating\n"
+        with pytest.raises(StopEarly):
+            world.call(asks(4))
+        main()
+        said = capsys.readouterr().out.splitlines()
+        assert said == [f"{CONTEXT}  batch_0  judge  4  {status}" for status in ("validating", "finalizing")]
 
     def test_a_context_that_there_is_not(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
         monkeypatch.setattr("sys.argv", ["batches", "--cancel", "abc"])
@@ -520,7 +553,7 @@ class Killed(BaseException):
     """The end of the process, as far as this module can tell."""
 
 
-@pytest.mark.parametrize("save", range(4))
+@pytest.mark.parametrize("save", range(6))
 @pytest.mark.parametrize("before", [True, False])
 def test_an_end_at_any_turn(world: World, monkeypatch: pytest.MonkeyPatch, save: int, before: bool):
     """The process ends just before or after it notes something: what has been asked for is found."""

@@ -188,7 +188,8 @@ class BatchClient:
             return Absent(str(status))
         meaning = judge(error, self.server, (self.server,))
         if isinstance(meaning, Unanswerable | Doubtful):
-            return ValueError(f"{self.server.place} takes no such batch: {meaning.detail}; or set `mode: online`")
+            remedy = "make them smaller (PAIRWRIGHT_BATCH_SIZE), or set `mode: online`"
+            return ValueError(f"{self.server.place} takes no such batch: {meaning.detail}; {remedy}")
         return meaning
 
 

@@ -32,6 +32,8 @@ class Line(NamedTuple):
 
     key: str
     outcome: Completion | Unanswerable | Failed | Doubtful | ValueError | StopEarly | None
+    paid: bool
+    """Whether it has failed and may have been paid for: an answer that is none."""
 
 
 def read_lines(path: Path, keys: set[str], read: Read, server: Server, dialect: str) -> Iterator[Line | None]:
@@ -48,7 +50,8 @@ def read_lines(path: Path, keys: set[str], read: Read, server: Server, dialect: 
                 yield None
             elif isinstance(key := line.get("custom_id"), str) and key in keys and key not in seen:
                 seen.add(key)
-                yield Line(key, _outcome(key, line, read, server, dialect))
+                outcome = _outcome(key, line, read, server, dialect)
+                yield Line(key, outcome, isinstance(outcome, Failed) and _status(line) == 200)
 
 
 def _parse(text: bytes) -> dict[str, Any] | None:
@@ -59,12 +62,17 @@ def _parse(text: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else {}
 
 
+def _status(line: Mapping[str, Any]) -> object:
+    response = line.get("response")
+    return response.get("status_code") if isinstance(response, Mapping) else None
+
+
 def _outcome(key: str, line: Mapping[str, Any], read: Read, server: Server, dialect: str) -> Any:
     response, error = line.get("response"), line.get("error")
     if not isinstance(response, Mapping):
         code = str(error.get("code") if isinstance(error, Mapping) else error or "no answer")
         return None if code in UNFINISHED else Failed("server", redact(code, (server,)))
-    status, body = response.get("status_code"), response.get("body")
+    status, body = _status(line), response.get("body")
     if status != 200:
         return _refusal(status if isinstance(status, int) else 500, body, server, dialect)
     if not isinstance(body, Mapping):

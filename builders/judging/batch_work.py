@@ -47,10 +47,10 @@ class Batches:
     def client(self) -> BatchClient:
         return BatchClient(self.server)
 
-    def look(self) -> bool:
-        """Asks the server about each batch under way, and collects those that have ended; whether there were any.
+    def look(self) -> list[Exception] | None:
+        """Asks the server about each batch under way, and collects those that have ended.
 
-        Raises the first reason to stop when all have been looked at.
+        Returns reasons to stop, mistakes first; None if nothing has ended.
         """
         stops: list[Exception] = []
         before = len(self.parts.under_way)
@@ -58,13 +58,19 @@ class Batches:
             batch = self._batch(part)
             if batch is None:
                 continue
-            part.status, part.done = str(batch.status), _counted(batch)
+            self._note(part, batch)
             if batch.status in _ENDED:
                 stop = self._collect(part, batch)
                 stops += [stop] if stop else []
-        if stops:
-            raise min(stops, key=lambda stop: not isinstance(stop, ValueError))
-        return len(self.parts.under_way) < before
+        stops.sort(key=lambda stop: not isinstance(stop, ValueError))
+        return stops if stops or len(self.parts.under_way) < before else None
+
+    def _note(self, part: Part, batch: "Batch") -> None:
+        """How a batch stands; on the disk for those that list it."""
+        status = str(batch.status)
+        part.done, changed, part.status = _counted(batch), status != part.status, status
+        if changed:
+            self.parts.save(part)
 
     def _batch(self, part: Part) -> "Batch | None":
         """The batch of a part; None if it was never created, then the part is forgotten."""
@@ -94,11 +100,14 @@ class Batches:
         if collected.unreadable or len(collected.seen) < least:
             return StopEarly(
                 f"batch {batch.id}: its files are not whole ({len(collected.seen):,} lines of at least {least:,});"
-                " the same command reads them again"
+                " the same command reads them again, or asks for the rest again after"
+                f" `python -m builders.judging.batches --forget {self.context}`"
             )
-        if collected.lost:
-            lose_batches(self.ledger, part.keys)
-        elif batch.status == "completed":
+        unread = part.keys if collected.lost else collected.paid
+        if lose_batches(self.ledger, unread):
+            again = StopEarly(f"batch {batch.id}: some answers are none; the same command asks for them again")
+            collected.stop = collected.stop or again
+        if batch.status == "completed" and not collected.lost:
             collected.failed |= {key: "no answer" for key in part.keys if key not in collected.seen}
         part.failed, part.misnamed, part.ended = collected.failed, collected.misnamed, True
         self.parts.save(part)
@@ -109,10 +118,8 @@ class Batches:
     def _lines(self, part: Part, kind: str, file_id: str, collected: "_Collected") -> Iterator[Line | None]:
         path = self.parts.answers(part, kind)
         if not self.client.download(file_id, path):
+            _say(f"batch {part.batch_id}: the server keeps its {kind} no more; they are asked for again")
             collected.lost = True
-            collected.stop = StopEarly(
-                f"batch {part.batch_id}: the server keeps its {kind} no more; the same command asks for them again"
-            )
             return
         others = self.parts.dialects() - {part.dialect}  # if both names are refused, it is a mistake
         dialect = "" if others else part.dialect
@@ -148,6 +155,7 @@ class Batches:
             collected.misnamed = True
         elif isinstance(outcome, Failed):
             collected.failed[line.key] = outcome.label
+            collected.paid += [line.key] if line.paid else []
         elif isinstance(outcome, ValueError | StopEarly):
             collected.stop = collected.stop or outcome
         elif isinstance(outcome, Completion):
@@ -245,6 +253,7 @@ class _Collected:
     def __init__(self) -> None:
         self.seen: set[str] = set()
         self.failed: dict[str, str] = {}
+        self.paid: list[str] = []
         self.unreadable, self.lost, self.misnamed = 0, False, False
         self.stop: Exception | None = None
 

@@ -44,7 +44,10 @@ def answer_in_batches(
     batches = Batches(ledger, context, model, read, server)
     waiting, left = _Waiting(), None
     while True:
-        if batches.look() or left is None:
+        stops = batches.look()
+        if stops:
+            raise stops[0]
+        if stops is not None or left is None:
             left = batches.submit(requests)
         if not left.missing:
             batches.parts.forget()
@@ -67,7 +70,8 @@ def finish_batches(
     batches = Batches(ledger, context, model, read, server)
     if not batches.parts.all:
         return Spent()
-    batches.look()
+    for stop in batches.look() or ():
+        print(stop, file=sys.stderr)  # no reason to stop: nothing more is asked in batches
     pending = set(ledger.missing(list(taken(batches.parts).intersection(wanted))))
     if pending:
         raise StopEarly(
