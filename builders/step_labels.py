@@ -12,6 +12,7 @@ A row depends on its sample and problem alone. The draw reads the verdicts of th
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -179,6 +180,26 @@ def labelled(stage: Stage) -> Iterator[pa.Table]:
         yield rows_to_table(Reject, _without_steps(empty.values()))
 
 
+def estimate(stage: Stage, answers: int) -> str:
+    """What a judge's run will cost, after a pilot of so many of its answers.
+
+    Raises ValueError for another labeler.
+    """
+    if stage.config.labeler != "judge":
+        raise ValueError(f"--estimate: labels of a {stage.config.labeler} cost nothing")
+    from builders.judging.estimate import pilot
+
+    with Duck() as duck:
+        select(stage, duck)
+        return pilot(stage, partial(judged, stage, duck), answers)
+
+
+def judged(stage: Stage, duck: Duck) -> Iterator[list[Candidate]]:
+    """The candidates that a labeler is given."""
+    for chunk in candidates(stage, duck):
+        yield [c for c in chunk if c.steps]
+
+
 @partitioned()
 def run(stage: Stage) -> None:
     """Writes one run of labels. What the labeler raises or stops for leaves no table."""
@@ -201,4 +222,4 @@ def _without_rejects(stage: Stage, tables: Iterator[pa.Table], total: int) -> It
 
 
 if __name__ == "__main__":
-    run_stage("step_labels", run)
+    run_stage("step_labels", run, estimate=estimate)

@@ -10,7 +10,6 @@ likes: `python -m builders.<section> <run> --bucket 3/16`. They leave pieces, wh
 completes, where buckets are missing) to the bytes that it would have written without them.
 """
 
-import argparse
 import contextlib
 import copy
 import fcntl
@@ -33,6 +32,7 @@ from stores.paths import DATA, rejects_dir, run_dir
 from stores.pieces import REJECTS, Piece, Pieces, add_cost, cost_of, hashed_columns, scan_piece, write_pieces
 from stores.run_log import RunCost, RunLog, timed
 from stores.spool import RejectSpool
+from stores.stage_parser import stage_parser
 
 EXIT_STOPPED_EARLY = 75
 
@@ -272,9 +272,22 @@ def partitioned(finish: Callable[[Stage], Finish | None] | None = None) -> Calla
     return partial(Partitioned, finish=finish)
 
 
-def run_stage(section: str, build: Callable[[Stage], None], argv: Sequence[str] | None = None) -> None:
-    """The `main` of a stage module: runs `build` for the run named on the command line, then exits the process."""
-    arguments = _parser(section, build).parse_args(argv)
+Estimate = Callable[[Stage, int], str]
+"""Says what a run will cost, after a pilot of so many answers."""
+
+
+def run_stage(
+    section: str,
+    build: Callable[[Stage], None],
+    argv: Sequence[str] | None = None,
+    estimate: Estimate | None = None,
+) -> None:
+    """The `main` of a stage module: runs `build` for the run named on the command line, then exits the process.
+
+    With `--estimate`, where there is such a function, it prints what that says, and writes no table.
+    """
+    parser = stage_parser(section, isinstance(build, Partitioned), estimate is not None)
+    arguments = parser.parse_args(argv)
     name = getattr(arguments, "run", section)
     place = f"{section}.{name}" if section in STAGES else section
     try:
@@ -282,6 +295,10 @@ def run_stage(section: str, build: Callable[[Stage], None], argv: Sequence[str] 
         if len(buckets) > 1:
             raise ValueError(f"--bucket: one command builds one bucket, not {' and '.join(map(str, buckets))}")
         bucket = buckets[0] if buckets else None
+        pilot = getattr(arguments, "estimate", None)
+        if estimate is not None and pilot is not None:
+            print(estimate(Stage(section, name), pilot))
+            return
         execute(section, name, build, bucket=bucket)
     except StopEarly as stop:
         print(f"{place}: {stop}", file=sys.stderr)
@@ -289,26 +306,6 @@ def run_stage(section: str, build: Callable[[Stage], None], argv: Sequence[str] 
     except (ValueError, OSError) as error:
         print(f"{place}: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-def _parser(section: str, build: Callable[[Stage], None]) -> argparse.ArgumentParser:
-    """The command line of a stage; its mistakes exit with 2."""
-    buckets = " [--bucket B/N]" if isinstance(build, Partitioned) else ""
-    takes = f"RUN{buckets}   (a run under '{section}' in params.yaml)" if section in STAGES else "  (no arguments)"
-    prog = f"python -m <package>.{section}"
-    parser = argparse.ArgumentParser(prog=prog, usage=f"{prog} {takes}", allow_abbrev=False)
-    if section in STAGES:
-        parser.add_argument("run", metavar="RUN", help=f"a run under '{section}' in params.yaml")
-    if buckets:
-        parser.add_argument(
-            "--bucket",
-            metavar="B/N",
-            action="append",
-            default=[],
-            help="build only the problems in part B (from 0) of N = 16 or 256 equal parts; the command without it joins"
-            " what is there and builds the rest",
-        )
-    return parser
 
 
 def execute(

@@ -110,12 +110,17 @@ class Missing:
         return Missing(self.run, self.attempt, np.split(chosen, np.cumsum([len(m) for m in self.masks])[:-1]))
 
 
-def missing(ledger: Ledger, run: Questions, attempt: int, wanted: Sequence[np.ndarray] | None = None) -> Missing:
-    """The questions of an attempt that the ledger does not answer; of equal ones the first. `wanted`: not all."""
+def missing(
+    ledger: Ledger | None, run: Questions, attempt: int = 0, wanted: Sequence[np.ndarray] | None = None
+) -> Missing:
+    """The questions of an attempt that the ledger does not answer (None: all of them); of equal ones the first.
+
+    `wanted`: only these.
+    """
     masks, seen = [], set[str]()
     for number, chunk in enumerate(run.chunks):
         keys = run.keys(chunk, attempt)
-        lacking = set(ledger.missing(keys)) - seen
+        lacking = set(ledger.missing(keys) if ledger else keys) - seen
         mask = np.zeros(len(keys), dtype=bool)
         for at, key in enumerate(keys) if lacking else ():
             if key in lacking and (wanted is None or wanted[number][at]):
@@ -129,9 +134,9 @@ def missing(ledger: Ledger, run: Questions, attempt: int, wanted: Sequence[np.nd
 class Asker:
     """Gets answers into the ledger. The caller holds the context."""
 
-    def __init__(self, ledger: Ledger, run: Questions, command: str):
+    def __init__(self, ledger: Ledger, run: Questions, command: str, mode: str = ""):
         self.ledger, self.run, self.setting, self.command = ledger, run, run.setting, command
-        self.spent = Spent()
+        self.mode, self.spent = mode or run.setting.judge.mode, Spent()
         self._announced = False
 
     def ask(self, wanted: Missing) -> None:
@@ -139,7 +144,7 @@ class Asker:
 
         Raises StopEarly if it does not: the budget is spent, servers are away, a batch is under way.
         """
-        if len(wanted) and self.setting.judge.mode == "online":
+        if len(wanted) and self.mode == "online":
             self._collect_batches(wanted)
             wanted = still(self.ledger, wanted)
         if not len(wanted):
@@ -147,14 +152,14 @@ class Asker:
         self._announce(len(wanted))
         budget = self.budget()
         try:
-            (self._in_batches if self.setting.judge.mode == "batch" else self._online)(wanted, budget)
+            (self._in_batches if self.mode == "batch" else self._online)(wanted, budget)
         except BudgetSpent as stop:
             raise StopEarly(self._continue(stop, wanted)) from None
 
     def budget(self) -> Budget | None:
         """What is left for the run. Online, no batch is under way."""
-        in_batches = self.setting.judge.mode == "batch"
-        return Budget.of(self.ledger, self.setting.hosted, servers()[0].url, self.run.all_keys(), in_batches)
+        keys, in_batches = self.run.all_keys(), self.mode == "batch"
+        return Budget.of(self.ledger, self.setting.hosted, servers()[0].url, keys, in_batches)
 
     def _announce(self, left: int) -> None:
         setting = self.setting
@@ -237,7 +242,7 @@ class Asker:
         """What batches of an earlier `mode: batch` have answered. Raises StopEarly while some are under way."""
         from builders.judging.batches import finish_batches
 
-        setting, keys = self.setting, _keys(wanted)
+        setting, keys = self.setting, keys_of(wanted)
         self._add(finish_batches(self.ledger, setting.context, setting.model, keys, self._reader(None)))
 
     def _reader(self, server: Server | None) -> Callable[[str, Any], Completion]:
@@ -274,10 +279,14 @@ def _look(server: Server, models: list[dict[str, Any]] | None, facts: Facts) -> 
     facts.is_vllm = any(model.get("owned_by") == "vllm" for model in models or ())
 
 
-def _keys(wanted: Missing) -> Iterator[str]:
-    for chunk, mask in zip(wanted.run.chunks, wanted.masks, strict=True):
-        if mask.any():
-            yield from np.array(wanted.run.keys(chunk, wanted.attempt), dtype=object)[mask].tolist()
+def keys_of(wanted: Missing) -> list[str]:
+    """The keys of some questions, in their order."""
+    return [
+        key
+        for chunk, mask in zip(wanted.run.chunks, wanted.masks, strict=True)
+        if mask.any()
+        for key in np.array(wanted.run.keys(chunk, wanted.attempt), dtype=object)[mask].tolist()
+    ]
 
 
 def still(ledger: Ledger, wanted: Missing) -> Missing:
