@@ -33,6 +33,8 @@ class Fate:
     end: str = "completed"
     share: float = 1.0
     errors: list[dict[str, Any]] = field(default_factory=list)
+    begins: bool = True
+    """Whether one that fails has begun before."""
 
 
 @dataclass
@@ -159,11 +161,11 @@ class BatchServer(FaultServer):
         tokens = sum(_words(line) for line in lines)
         queued = sum(_words(line) for made in self.batches.values() for line in made.left)
         if len(set(ids)) < len(ids) or not all(0 < len(name) <= 64 for name in ids):
-            return _refused("duplicate_custom_id", "The custom_id is a duplicate, or too long")
+            return failing("duplicate_custom_id", "The custom_id is a duplicate, or too long")
         if len(ids) > self.most_questions:
-            return _refused("too_many_tasks", "The batch has too many requests")
+            return failing("too_many_tasks", "The batch has too many requests")
         if self.queue_tokens is not None and tokens + queued > self.queue_tokens:
-            return _refused("token_limit_exceeded", f"Enqueued token limit reached. Limit: {self.queue_tokens:,}")
+            return failing("token_limit_exceeded", f"Enqueued token limit reached. Limit: {self.queue_tokens:,}")
         return self.fate(number)
 
     def _list(self, after: str | None, limit: int) -> Other:
@@ -185,9 +187,8 @@ class BatchServer(FaultServer):
     def _advance(self, made: Made) -> None:
         fields, counts = made.fields, made.fields["request_counts"]
         match fields["status"]:
-            case "validating" if made.fate.end == "failed":
-                fields |= {"status": "failed", "errors": {"object": "list", "data": made.fate.errors}}
-                made.left = []
+            case "validating" if made.fate.end == "failed" and not made.fate.begins:
+                self._end(made, "failed")
             case "validating":
                 fields["status"], counts["total"] = "in_progress", len(made.left)
                 self._work(made)
@@ -234,6 +235,8 @@ class BatchServer(FaultServer):
             unasked = {"id": "batch_req", "custom_id": line["custom_id"], "response": None, "error": error}
             made.lines["error"].append(json.dumps(unasked))
         made.fields["status"], made.left = end, []
+        if end == "failed":
+            made.fields["errors"] = {"object": "list", "data": made.fate.errors}
         for kind, lines in made.lines.items():
             random.Random(len(lines)).shuffle(lines)
             if lines:
@@ -268,8 +271,9 @@ def _words(line: dict[str, Any]) -> int:
     return sum(len(str(message["content"]).split()) for message in line["body"]["messages"])
 
 
-def _refused(code: str, message: str) -> Fate:
-    return Fate("failed", errors=[{"code": code, "message": message, "line": None, "param": None}])
+def failing(code: str, message: str) -> Fate:
+    """That a batch is not even begun."""
+    return Fate("failed", errors=[{"code": code, "message": message, "line": None, "param": None}], begins=False)
 
 
 def _json(value: object) -> Other:

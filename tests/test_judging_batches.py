@@ -11,7 +11,7 @@ from builders.judging.batch_parts import Parts
 from builders.judging.batches import main
 from stores.reservations import account, reserve_in_batch
 from stores.stage import StopEarly
-from tests.batch_server import BatchServer, Fate, Other
+from tests.batch_server import BatchServer, Fate, Other, failing
 from tests.batch_world import CONTEXT, World, a_world, asks
 from tests.fault_server import Act, Asked
 from tests.hosted_world import KEY
@@ -143,13 +143,13 @@ def test_a_wrong_setting(world: World, monkeypatch: pytest.MonkeyPatch, text: st
         world.call(asks(1))
 
 
-@pytest.mark.parametrize("end", ["expired", "cancelled"])
+@pytest.mark.parametrize("end", ["expired", "cancelled", "failed"])
 def test_what_ends_early_keeps_its_finished_part(world: World, server: BatchServer, end: str):
     server.fate = lambda number: Fate(end, 0.5) if number == 0 else Fate()
     world.until_done(asks(10))
     assert world.paid_once(asks(10))
     assert [made.fields["request_counts"]["total"] for made in server.batches.values()] == [10, 5]
-    assert {c.n_attempts for c in world.found(asks(10)).values()} == {1}
+    assert {c.n_attempts for c in world.found(asks(10)).values()} == ({1, 2} if end == "failed" else {1})
 
 
 def test_a_lost_reply_is_no_second_batch(world: World, server: BatchServer):
@@ -333,8 +333,7 @@ def test_a_quota_that_is_used_up_stops_early(world: World, server: BatchServer):
 
 
 def test_a_batch_that_fails_is_a_mistake(world: World, server: BatchServer):
-    errors = [{"code": "model_not_found", "message": f"no model for {KEY}", "line": 1, "param": None}]
-    server.fate = lambda number: Fate("failed", errors=errors) if number == 0 else Fate()
+    server.fate = lambda number: Fate() if number else failing("model_not_found", f"no model for {KEY}")
     with pytest.raises(StopEarly):
         world.call(asks(3))
     with pytest.raises(
@@ -347,14 +346,13 @@ def test_a_batch_that_fails_is_a_mistake(world: World, server: BatchServer):
 
 
 def test_a_batch_without_money_stops_early(world: World, server: BatchServer):
-    errors = [{"code": "billing_hard_limit_reached", "message": "limit reached", "line": None, "param": None}]
-    server.fate = lambda number: Fate("failed", errors=errors) if number == 0 else Fate()
+    server.fate = lambda number: Fate() if number else failing("billing_hard_limit_reached", "limit reached")
     said = world.until_done(asks(3))
     assert any("limit reached; the same command continues when there is more" in line for line in said)
 
 
 def test_a_batch_that_fails_without_a_reason_is_tried_again(world: World, server: BatchServer):
-    server.fate = lambda number: Fate("failed") if number < 2 else Fate()
+    server.fate = lambda number: Fate("failed", begins=False) if number < 2 else Fate()
     world.until_done(asks(3))
     assert {c.n_attempts for c in world.found(asks(3)).values()} == {3}
 
@@ -482,8 +480,7 @@ class TestOnline:
     def test_a_refused_batch_is_no_reason_to_stop(
         self, world: World, server: BatchServer, capsys: pytest.CaptureFixture
     ):
-        errors = [{"code": "model_not_found", "message": "no such model", "line": 1, "param": None}]
-        server.fate = lambda number: Fate("failed", errors=errors)
+        server.fate = lambda number: failing("model_not_found", "no such model")
         with pytest.raises(StopEarly):
             world.call(asks(3))
         world.online(asks(3))

@@ -90,8 +90,6 @@ class Batches:
 
         Killed in between, it does the same again: what is in the ledger stays as it is.
         """
-        if batch.status == "failed":
-            return self._failed(part, batch)
         collected = _Collected()
         for kind, file_id in (("answers", batch.output_file_id), ("errors", batch.error_file_id)):
             if file_id:
@@ -107,6 +105,8 @@ class Batches:
         if lose_batches(self.ledger, unread):
             again = StopEarly(f"batch {batch.id}: some answers are none; the same command asks for them again")
             collected.stop = collected.stop or again
+        if batch.status == "failed":
+            return self._failed(part, batch) or collected.stop
         if batch.status == "completed" and not collected.lost:
             collected.failed |= {key: "no answer" for key in part.keys if key not in collected.seen}
         part.failed, part.misnamed, part.ended = collected.failed, collected.misnamed, True
@@ -174,13 +174,13 @@ class Batches:
         self.spent = Spent(0.0, tokens, price)
 
     def _failed(self, part: Part, batch: "Batch") -> Exception | None:
-        """A batch that was not begun, so nothing of it is answered or paid for."""
+        """What follows from a batch that failed as a whole: hardly ever after it has begun."""
         errors = list((batch.errors.data if batch.errors else None) or ())
         code = str(errors[0].code or "") if errors else ""
         said = redact("; ".join(f"{error.code}: {error.message}" for error in errors[:3]), (self.server,))
         part.ended, part.too_large = True, code == _QUEUE
         if not errors:
-            part.failed = dict.fromkeys(part.keys, "failed without a reason")
+            part.failed = dict.fromkeys(self.ledger.missing(part.keys), "failed without a reason")
         self.parts.save(part)
         if part.too_large:
             _say(f"batch {batch.id}: {said or code}; smaller ones follow")
