@@ -189,7 +189,12 @@ def test_the_readmes_rows_for_calibration_go_into_the_recipe():
     raw["report"] |= added["report"]
     params = parse_params(yaml.safe_dump(raw))
     assert [(c.labels, c.humans) for c in params.report.calibrations] == [("math", "math_people")]
-    assert re.findall(r"pairwright label (\w+)", README) == ["math_audit"]
+    assert re.findall(r"pairwright label serve (\w+) --labels (\S+)", README) == [
+        ("math", params.step_labels["math_people"].path)
+    ]
+    assert re.findall(r"pairwright calibrate (\w+) (\w+)", README) == [("math", "math_people")]
+    estimated = re.findall(r"builders.step_labels (\w+) --estimate", README)
+    assert {params.step_labels[run].labeler for run in estimated} == {"judge"}
 
 
 def test_the_cost_of_a_recipe_by_hand():
