@@ -73,6 +73,9 @@ def answer_usd(answer: Mapping[str, Any], asked: str, url: str) -> float | None:
 class Budget:
     """The money of one execution of a run; for one event loop, and its ledger's thread.
 
+    What the ledger has reserved is never less than what may be spent. Until answers are committed it may be more, so
+    that after a kill less than the rest of the budget may be left.
+
     Amounts are integers, billionths of a dollar, rounded up, so that sums are exact.
     """
 
