@@ -21,7 +21,7 @@ _LONG = 2_000
 _SHORT = 60
 """Characters of an expression and its result, for which no number is too large."""
 _N = r"\$?\d++(?:,\d{3})*+(?:\.\d++)?+"
-_UNIT = r"(?:[ ][a-z]{2,15}+){0,2}+"
+_UNIT = r"(?:[ ][a-z]{2,15}+){0,3}+"
 _MARKED = r"(?:\d*\.)?\d+"
 _USUAL = re.compile(
     rf"(?<![\d.,$])({_N}(?:{_UNIT}[ ]?[-+*/x×][ ]?{_N}){{1,3}}){_UNIT}"  # the expression
