@@ -12,6 +12,8 @@ import yaml
 
 from builders.checkers import get_checker
 from schemas.params import STAGES, Params, parse_params
+from schemas.sections import ModelRun
+from schemas.sections_steps import Judge, StepLabelsRun
 from tests import small_store
 from tests.conftest import REPOSITORY
 from tests.pipeline import EMPTY
@@ -76,6 +78,13 @@ def printed_params(holding: str) -> Params:
 def test_the_printed_params_parse() -> None:
     assert printed_params("irpo_0:").samples["irpo_0"].model == "qwen"
     assert printed_params("questions.csv").problems["mine"].licence == "CC-BY-4.0"
+
+
+def test_the_printed_judge_is_one() -> None:
+    (block,) = [yaml.safe_load(block) for block in blocks("yaml") if "labeler: judge" in block]
+    run = StepLabelsRun.model_validate(block["step_labels"]["wrong"])
+    assert run.judge == Judge(answer="schema", mode="online", repeats=1)
+    assert ModelRun.model_validate(block["models"][run.model]).hosted
 
 
 def test_every_stage_is_named() -> None:
