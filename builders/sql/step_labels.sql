@@ -17,17 +17,17 @@ with judged as (
 
 drawn as (
     select
-        *,
-        case when $limit is not null and reason is null then row_number() over (
-            partition by source, reason order by md5($seed || sample_id), sample_id
-        ) end as place
+        sample_id,
+        row_number() over (partition by source order by md5($seed || sample_id), sample_id) as place
     from judged
+    where reason is null and $limit is not null
 )
 
 select
-    problem_id,
+    judged.problem_id,
     null::varchar as prompt_id,
-    sample_id,
-    coalesce(reason, case when place > $limit then 'capped' end) as reason,
-    case when place > $limit then format('above {} samples of {}', $limit, source) else '' end as detail
-from drawn
+    judged.sample_id,
+    coalesce(judged.reason, case when drawn.place > $limit then 'capped' end) as reason,
+    case when drawn.place > $limit then format('above {} samples of {}', $limit, judged.source) else '' end as detail
+from judged
+left join drawn using (sample_id)
