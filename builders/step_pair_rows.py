@@ -6,7 +6,6 @@ including the marker `Step k:`, at k = 1 too; `chosen` and `rejected` are the st
 authors' pipeline writes other names for two of the columns and leaves `full_rejected` out.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -26,8 +25,6 @@ PIPELINE = {
     "rejected": "rejected", "full_chosen": "original_chosen", "answer": "answer",
 }  # fmt: skip
 """The same for what the authors' pipeline writes."""
-
-_MODEL = re.compile(r"imported:(\w+):(\d+)")
 
 
 class StepPair(NamedTuple):
@@ -118,9 +115,3 @@ class Origin(NamedTuple):
     @property
     def place(self) -> int:
         return self.number % MAX_INDEX
-
-
-def origin(model: str, index: int) -> Origin | None:
-    """What `Origin` made of a sample's model and index; None for samples that no file brought."""
-    found = _MODEL.fullmatch(model)
-    return Origin(found.group(1), int(found.group(2)) * MAX_INDEX + index) if found else None
