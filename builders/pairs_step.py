@@ -19,21 +19,17 @@ within the step); `duplicate` (a known wrong step, or the step of an earlier con
 tokens were counted: a bound that a step alone stays under) and `capped`.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from builders.step_consensus import add_consensus, add_matches, reject_unusable, require_prompts
+from builders.parts import Built, write_by_parts
+from builders.step_consensus import add_consensus, add_matches, require_prompts, unusable
 from builders.steps import split_steps
-from schemas import Pair
+from schemas import Pair, Reject, arrow_schema
 from schemas.ids import text_hash
 from schemas.params import table_runs
 from schemas.sections_steps import StepPairsRun
 from schemas.slots import NONE
-from stores.duck import Duck, literal, sql_file
-from stores.progress import Progress, progress
+from stores.duck import Duck, sql_file
 from stores.stage import Stage, partitioned, run_stage
 
 DIGEST = ("chosen_text_hash", "rejected_text_hash")
@@ -77,22 +73,19 @@ def cut(continuations: pa.Table) -> pa.Table:
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, _STEPS, strict=True)], schema=_STEPS)
 
 
-@partitioned()
-def run(stage: Stage) -> None:
-    """Writes one run of step pairs.
+def build(stage: Stage) -> Built:
+    """The pairs of a scope, with the columns of `DIGEST`.
 
     Raises ValueError for runs that do not belong together, naming the one to change.
     """
     config: StepPairsRun = stage.config
-    stage.scratch.mkdir(parents=True, exist_ok=True)
     with Duck() as duck:
         _add_inputs(duck, stage)
         add_consensus(duck, stage, config.step_labels, "samples")
         require_prompts(duck, stage, "rejected_prompts")
-        reject_unusable(duck, stage)
         add_matches(duck, stage, "prompts")
         _add_continuations(duck, stage)
-        _add_steps(duck, stage)
+        duck.register("steps", pa.concat_tables([_STEPS.empty_table(), *map(cut, duck.batches(_USABLE))]))
         whole = {"whole": config.span == "completion"}
         chosen, rejected = sql_file(__file__, "pairs_step_chosen"), sql_file(__file__, "pairs_step_rejected")
         duck.execute(f"create temp table winners as {chosen}", whole | {"min_accuracy": config.min_accuracy})
@@ -100,10 +93,17 @@ def run(stage: Stage) -> None:
         _check_lengths(duck, stage)
         limits = {name: getattr(config, name) for name in ("max_tokens", "max_per_prompt")}
         duck.execute("create temp table pairs as " + sql_file(__file__, "pairs_step"), limits)
-        for query in (*map(_REJECTS.format, ("continuations", "winners", "losers")), _PAIR_REJECTS):
-            for rejects in duck.batches(query):
-                stage.reject(rejects)
-        stage.write(Pair, duck.batches("select * from pairs where reason is null order by prompt_id, rank"), DIGEST)
+        queries = (*map(_REJECTS.format, ("continuations", "winners", "losers")), _PAIR_REJECTS)
+        dropped = [duck.table(query).cast(arrow_schema(Reject)) for query in queries]
+        pairs = duck.table("select * from pairs where reason is null order by prompt_id, rank")
+        return Built(pairs, pa.concat_tables([unusable(duck), *dropped]))
+
+
+@partitioned()
+def run(stage: Stage) -> None:
+    """Writes one run of step pairs."""
+    inputs = [("samples", stage.config.rejected), ("samples", stage.config.chosen)]
+    write_by_parts(stage, Pair, build, inputs, DIGEST)
 
 
 def _add_inputs(duck: Duck, stage: Stage) -> None:
@@ -149,22 +149,6 @@ def _add_continuations(duck: Duck, stage: Stage) -> None:
         add_consensus(duck, stage, config.judged, "chosen", "judged")
     given = {"rewarded": config.rewards != NONE, "judged": config.judged != NONE}
     duck.execute("create temp table continuations as " + sql_file(__file__, "pairs_step_continuations"), given)
-
-
-def _add_steps(duck: Duck, stage: Stage) -> None:
-    """Adds the view `steps`: the first steps of usable continuations, cut out a batch at a time and kept in a file."""
-    path = stage.scratch / "steps.parquet"
-    total = duck.table("select count(*) as n from continuations where reason is null")["n"][0].as_py()
-    with progress(f"pairs {stage.name}", total, "continuations") as bar:
-        _write_steps(path, duck.batches(_USABLE), bar)
-    duck.execute(f"create view steps as select * from read_parquet({literal(str(path))})")
-
-
-def _write_steps(path: Path, batches: Iterator[pa.Table], bar: Progress) -> None:
-    with pq.ParquetWriter(path, _STEPS) as file:
-        for batch in batches:
-            file.write_table(cut(batch))
-            bar.advance(len(batch))
 
 
 def _check_lengths(duck: Duck, stage: Stage) -> None:

@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-
-import pyarrow as pa
+from typing import TypeVar
 
 from builders.checkers.workers import worker_count
 from stores.buckets import divided
@@ -16,11 +15,12 @@ from stores.stage import Stage
 
 MIN_ROWS = 50_000
 """With fewer, starting processes takes longer than the work."""
+T = TypeVar("T")
 ROWS_AT_ONCE = 100_000
 """Of one call: as many as a row group has at most, since whole row groups are read."""
 
 
-def by_range(function: Callable[[Stage], Iterator[pa.Table]], stage: Stage, rows: int) -> Iterator[pa.Table]:
+def by_range(function: Callable[[Stage], Iterator[T]], stage: Stage, rows: int) -> Iterator[T]:
     """`function(stage)`, computed in `$PAIRWRIGHT_WORKERS` processes where `rows` make it worth their start.
 
     The result is the same whatever their number: each call gets the stage in a narrower scope, and they are put
@@ -34,7 +34,7 @@ def by_range(function: Callable[[Stage], Iterator[pa.Table]], stage: Stage, rows
         return
     context = multiprocessing.get_context("spawn")  # forks would inherit threads and locks
     with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
-        waiting: deque[Future[list[pa.Table]]] = deque()
+        waiting: deque[Future[list[T]]] = deque()
         for part in divided(stage.scope, max(rows // ROWS_AT_ONCE, 4 * workers)):
             waiting.append(pool.submit(_listed, function, stage.narrowed(part, [])))
             if len(waiting) > 2 * workers:
@@ -43,11 +43,11 @@ def by_range(function: Callable[[Stage], Iterator[pa.Table]], stage: Stage, rows
             yield from _result(waiting.popleft())
 
 
-def _listed(function: Callable[[Stage], Iterator[pa.Table]], stage: Stage) -> list[pa.Table]:
+def _listed(function: Callable[[Stage], Iterator[T]], stage: Stage) -> list[T]:
     return list(function(stage))
 
 
-def _result(future: "Future[list[pa.Table]]") -> list[pa.Table]:
+def _result(future: "Future[list[T]]") -> list[T]:
     try:
         return future.result()
     except BrokenProcessPool:

@@ -6,12 +6,10 @@ Completions that go wrong after the same start share a prompt. Where the first s
 completion's own (or that with the marker, if the completion wrote it). Rejects are samples without a wrong step.
 """
 
-from collections.abc import Iterator
-
 import pyarrow as pa
 
-from builders.step_consensus import add_consensus, reject_unusable, require_prompts
-from builders.streams import whole_groups
+from builders.parts import Built, write_by_parts
+from builders.step_consensus import add_consensus, require_prompts, unusable
 from schemas import Prompt
 from schemas.ids import prompt_id
 from schemas.sections_steps import StepPromptsRun
@@ -20,16 +18,8 @@ from stores.parquet import sort_table
 from stores.stage import Stage, partitioned, run_stage
 
 
-def build(starts: pa.Table) -> pa.Table:
-    """`prompts` rows of whole problems, in order, from their columns without the id."""
-    asked = zip(*(starts[name].to_pylist() for name in ("problem_id", "messages", "prefill", "rendering")), strict=True)
-    ids = [prompt_id(*what) for what in asked]
-    return sort_table(Prompt, starts.append_column("prompt_id", pa.array(ids, pa.string())))
-
-
-@partitioned()
-def run(stage: Stage) -> None:
-    """Writes one run of step prompts.
+def build(stage: Stage) -> Built:
+    """The step prompts of a scope.
 
     Raises ValueError for labels of other samples, and for samples of other prompts.
     """
@@ -39,13 +29,20 @@ def run(stage: Stage) -> None:
             duck.view(table, table, [stage.dir(table, getattr(config, table))], stage.scope)
         add_consensus(duck, stage, config.step_labels, "samples")
         require_prompts(duck, stage, "prompts")
-        reject_unusable(duck, stage)
-        stage.write(Prompt, _prompts(duck))
+        return Built(with_ids(duck.table(sql_file(__file__, "prompts_step"))), unusable(duck))
 
 
-def _prompts(duck: Duck) -> Iterator[pa.Table]:
-    starts = duck.batches(sql_file(__file__, "prompts_step"))
-    return map(build, whole_groups(starts, "problem_id"))
+def with_ids(starts: pa.Table) -> pa.Table:
+    """`prompts` rows, in order, from their columns without the id."""
+    asked = zip(*(starts[name].to_pylist() for name in ("problem_id", "messages", "prefill", "rendering")), strict=True)
+    ids = [prompt_id(*what) for what in asked]
+    return sort_table(Prompt, starts.append_column("prompt_id", pa.array(ids, pa.string())))
+
+
+@partitioned()
+def run(stage: Stage) -> None:
+    """Writes one run of step prompts."""
+    write_by_parts(stage, Prompt, build, [("samples", stage.config.samples)])
 
 
 if __name__ == "__main__":

@@ -15,15 +15,15 @@ import pyarrow as pa
 
 from builders.given_samples import TokenCounter, given_samples
 from builders.model_files import load_tokenizer
+from builders.parts import Built, write_by_parts
 from builders.rendering import render_ids
-from builders.step_consensus import add_consensus, add_matches, reject_unusable, require_prompts
-from builders.streams import whole_groups
+from builders.step_consensus import add_consensus, add_matches, require_prompts, unusable
 from schemas import Reject, Sample
 from schemas.ids import digest, sample_id
 from schemas.sections_steps import CorrectionsRun
 from schemas.slots import NONE
 from stores.duck import Duck, sql_file
-from stores.parquet import sort_table
+from stores.parquet import rows_to_table, sort_table
 from stores.stage import Stage, partitioned, run_stage
 
 _MARKER = re.compile(r"\s*(?:#{1,6}[ \t]+)?(?:\*\*|__)?Step[ \t]+[0-9]+[ \t]*:", re.IGNORECASE)
@@ -63,7 +63,7 @@ def _lead(text: str) -> int:
     return found.end()
 
 
-def build(rows: list[dict[str, Any]], counter: Counter | None) -> pa.Table:
+def numbered(rows: list[dict[str, Any]], counter: Counter | None) -> pa.Table:
     """`samples` rows of whole prompts, in order, of rows with the `text` of a correction of a prompt by a labeler.
 
     Corrections are numbered prompt by prompt, in the order given.
@@ -85,14 +85,12 @@ def build(rows: list[dict[str, Any]], counter: Counter | None) -> pa.Table:
     return sort_table(Sample, table)
 
 
-@partitioned()
-def run(stage: Stage) -> None:
-    """Writes one run of corrections.
+def build(stage: Stage) -> Built:
+    """The corrections of a scope.
 
     Raises ValueError for runs that do not belong together, naming the one to change.
     """
     config: CorrectionsRun = stage.config
-    counter = None if config.model == NONE else Counter(stage, config.model)
     with Duck() as duck:
         for view, table, name in (
             ("samples", "samples", config.samples),
@@ -102,22 +100,19 @@ def run(stage: Stage) -> None:
             duck.view(view, table, [stage.dir(table, name)], stage.scope)
         add_consensus(duck, stage, config.step_labels, "samples")
         require_prompts(duck, stage, "prompts")
-        reject_unusable(duck, stage)
         add_matches(duck, stage, "step_prompts")
-        batches = duck.batches(sql_file(__file__, "samples_corrections"))
-        stage.write(Sample, (_kept(stage, group, counter) for group in whole_groups(batches, "prompt_id")))
+        given, rejects = duck.table(sql_file(__file__, "samples_corrections")).to_pylist(), unusable(duck)
+    texts = [fitted(row["correction"], row["step_text"]) if row["reason"] is None else "" for row in given]
+    dropped = [_reject(row) for row, text in zip(given, texts, strict=True) if not text]
+    kept = [row | {"text": text} for row, text in zip(given, texts, strict=True) if text]
+    counter = None if config.model == NONE else Counter(stage, config.model)
+    return Built(numbered(kept, counter), pa.concat_tables([rejects, rows_to_table(Reject, dropped)]))
 
 
-def _kept(stage: Stage, group: pa.Table, counter: Counter | None) -> pa.Table:
-    """The samples of some prompts; labels without a correction become rejects."""
-    kept = []
-    for row in group.to_pylist():
-        text = fitted(row["correction"], row["step_text"]) if row["reason"] is None else ""
-        if text:
-            kept.append(row | {"text": text})
-        else:
-            stage.reject([_reject(row)])
-    return build(kept, counter)
+@partitioned()
+def run(stage: Stage) -> None:
+    """Writes one run of corrections."""
+    write_by_parts(stage, Sample, build, [("samples", stage.config.samples)])
 
 
 def _reject(row: dict[str, Any]) -> Reject:

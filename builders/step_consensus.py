@@ -4,6 +4,9 @@ The first error that most of a sample's valid labels name counts; none is a vote
 wrong step: `no_error`, `disputed` (no choice has the most votes), `invalid` (no label says anything), `unlabeled`.
 """
 
+import pyarrow as pa
+
+from schemas import Reject, arrow_schema
 from stores.duck import Duck, sql_file
 from stores.stage import Stage
 
@@ -25,10 +28,9 @@ def add_consensus(duck: Duck, stage: Stage, labels: str, samples: str, table: st
         )
 
 
-def reject_unusable(duck: Duck, stage: Stage) -> None:
-    """Keeps the samples that have no first wrong step as rejects."""
-    for rejects in duck.batches(sql_file(__file__, "step_unusable")):
-        stage.reject(rejects)
+def unusable(duck: Duck) -> pa.Table:
+    """The samples that have no first wrong step, as rejects."""
+    return duck.table(sql_file(__file__, "step_unusable")).cast(arrow_schema(Reject))
 
 
 def require_prompts(duck: Duck, stage: Stage, field: str) -> None:

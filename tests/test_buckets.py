@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import parallel
+from builders import parallel, parts
 from builders.problems import run as problems_run
 from schemas import Reward
 from schemas.params import STAGES
@@ -76,6 +76,29 @@ def test_the_world_has_rows_and_rejects_in_many_buckets(copy: Path) -> None:
     assert {r for _, _, r, _ in world.rejects("pairs_step", "ps")} >= {"capped", "disputed", "duplicate", "undecided"}
     assert {r for _, _, r, _ in world.rejects("samples_corrections", "k")} >= {"no_correction", "no_error", "unlabeled"}
     assert len(world.read("samples", "k")) > 16
+
+
+STEP_STAGES = ("prompts_step", "samples_corrections", "pairs_step")
+
+
+@pytest.mark.parametrize("section", STEP_STAGES)
+def test_parts_of_any_size_give_the_same_bytes(copy: Path, monkeypatch: pytest.MonkeyPatch, section: str) -> None:
+    before = remove(section)
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 25)
+    build(section)
+    assert outputs(section) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("section", STEP_STAGES)
+def test_parts_built_by_several_processes_give_the_same_bytes(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, section: str
+) -> None:
+    before = remove(section)
+    monkeypatch.setattr(parallel, "MIN_ROWS", 10)
+    monkeypatch.setenv("PAIRWRIGHT_WORKERS", "2")
+    build(section)
+    assert outputs(section) == before
 
 
 def test_with_all_pieces_there_nothing_is_built(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

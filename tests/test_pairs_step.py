@@ -368,12 +368,12 @@ def test_nothing_gives_nothing(workspace: Path) -> None:
     assert (world.read("pairs", "step"), steps.rejects("pairs_step")) == ([], [])
 
 
-def test_progress_counts_continuations(
+def test_progress_counts_samples(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(stores.progress, "LINE_EVERY_S", 0.0)
     World().pairs([GOOD, " 8"])
-    assert "pairs step: 2/2 continuations" in capsys.readouterr().err
+    assert "pairs_step step: 3/3 rows" in capsys.readouterr().err
 
 
 def test_cut_steps_are_hashed_as_samples_are() -> None:
