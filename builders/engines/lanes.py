@@ -68,10 +68,9 @@ class Lane:
         """How many requests may have been sent in all until then."""
         self._tokens = 0.0
 
-    @property
-    def client(self) -> "AsyncOpenAI":
-        """One of several: a client looks through all of its connections whenever it uses one."""
-        return self.clients[self.sent % len(self.clients)]
+    def client(self, number: int = 0) -> "AsyncOpenAI":
+        """One of several for a request: a client looks through all of its connections whenever it uses one."""
+        return self.clients[number % len(self.clients)]
 
     def load(self, now: float) -> float | None:
         """The share of its limit that is in flight; None if it takes no request now."""

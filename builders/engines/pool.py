@@ -175,7 +175,7 @@ async def _models(lane: Lane) -> list[dict[str, Any]] | None:
     import openai
 
     try:
-        response = await lane.client.get("/models", cast_to=httpx2.Response, options={"timeout": LOOK_S})
+        response = await lane.client().get("/models", cast_to=httpx2.Response, options={"timeout": LOOK_S})
         listed = response.json()
     except openai.APIStatusError as error:
         if error.status_code >= 500:

@@ -110,7 +110,7 @@ class Transport:
             body = asking.question.body(lane.facts)
             await self._take(asking, lane, body)
             async with asyncio.timeout(self.limits.timeout_s):  # the client's own is for each piece of an answer
-                response = await _post(lane, asking.question.path, body)
+                response = await _post(lane, number, asking.question.path, body)
             value, tokens = self._read(asking, response, lane.server.url)
             answered = True
         except openai.APIError as error:
@@ -198,7 +198,7 @@ class Transport:
         """Asks a harmless question, which the reserved money covers too, in place of the attempt that cost nothing."""
         asking.usd = None
         try:
-            response = await _post(lane, asking.question.path, body)
+            response = await _post(lane, lane.sent, asking.question.path, body)
         except BaseException as error:
             asking.usd = 0.0 if costs_nothing(error) else None
             raise
@@ -254,7 +254,7 @@ def _object(response: Any) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-async def _post(lane: Lane, path: str, body: dict[str, Any]) -> Any:
+async def _post(lane: Lane, number: int, path: str, body: dict[str, Any]) -> Any:
     import httpx2
 
-    return await lane.client.post(path, cast_to=httpx2.Response, body=body)
+    return await lane.client(number).post(path, cast_to=httpx2.Response, body=body)
