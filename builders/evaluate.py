@@ -60,7 +60,7 @@ def run(stage: Stage) -> None:
         return load_engine(config.engine, stage.dir("models", config.model), config.precision)
 
     for setting, n in wanted:
-        answer(ledger, setting, prompts, n, engine, config.batch_size).charge(stage.cost)
+        answer(ledger, setting, prompts, n, engine, config.batch_size, wanted).charge(stage.cost)
     samples = pa.concat_tables(merged_rows(stage, ledger, wanted, prompts))
     stage.write(Sample, [samples])
     predictions = predict(samples, stage.read("prompts", config.prompts), problems, config.checker)

@@ -3,8 +3,8 @@ generate.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import compress, islice
 from typing import Any, NamedTuple, cast
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from builders.engines import COMPLETED, Engine, Finished, Request
+from builders.engines.budget import VARIABLE, Budget, BudgetSpent
 from builders.engines.prices import price_table
 from schemas import Chat, Reject, Sample, arrow_schema
 from schemas.ids import digest, sample_id, text_hash
@@ -22,7 +23,7 @@ from stores.estimates import announce
 from stores.ledger import Completion, Ledger
 from stores.progress import progress
 from stores.run_log import RunCost
-from stores.stage import Stage
+from stores.stage import Stage, StopEarly
 
 PROMPTS_AT_ONCE = 1_000
 _PROMPT_COLUMNS = ("prompt_id", "problem_id", "messages", "prefill", "rendering")
@@ -100,13 +101,20 @@ class Spent(NamedTuple):
 
 
 def answer(
-    ledger: Ledger, setting: Setting, prompts: Prompts, n: int, engine: Callable[[], Engine], batch_size: int
+    ledger: Ledger,
+    setting: Setting,
+    prompts: Prompts,
+    n: int,
+    engine: Callable[[], Engine],
+    batch_size: int,
+    run: Sequence[tuple[Setting, int]] = (),
 ) -> Spent:
     """Generates what the ledger lacks of `n` completions per prompt, committing every batch as it finishes.
 
     The engine is loaded only if something is missing. Another process that wants the same context waits here. Returns
     the device seconds, tokens and price of the batches that this call committed. If a batch cannot be committed, the
-    engine is told to stop before it computes or asks for anything else.
+    engine is told to stop before it computes or asks for anything else. `run` is all that shares the budget of paid
+    completions (the default: these). Raises StopEarly if it is spent.
     """
     with ledger.exclusive(setting.context):
         missing = [_missing(ledger, setting, chunk, n) for chunk in prompts()]
@@ -116,20 +124,45 @@ def answer(
         announce(ledger, setting.context, setting.model, setting.model_fingerprint, setting.noted, total, left)
         running = engine()
         began, tokens, price = running.device_s, 0, 0.0
+        budget = _guard(running, ledger, prompts, run or [(setting, n)])
         wanted = _wanted(prompts, setting, n, missing)
         batches = cast(Generator[Finished], running.stream(wanted, setting.sampling, batch_size))
-        title = f"sampling {setting.model}"
-        with progress(title, total, "completions", total - left) as bar, closing(batches):
+        title, guarded = f"sampling {setting.model}", _within(budget, ledger, prompts, setting, n)
+        with guarded, progress(title, total, "completions", total - left) as bar, closing(batches):
             wall, busy = time.perf_counter(), running.device_s
             for batch in batches:
                 entries = [(request.key, completion) for request, completion in batch]
                 now = time.perf_counter()
-                ledger.append(setting.context, setting.model, entries, now - wall, running.device_s - busy)
+                reserved = budget.with_answers([key for key, _ in entries]) if budget else None
+                ledger.append(setting.context, setting.model, entries, now - wall, running.device_s - busy, reserved)
                 wall, busy = now, running.device_s
                 tokens += sum(completion.n_tokens for _, completion in batch)
                 price += sum(completion.price_usd or 0.0 for _, completion in batch)
                 bar.advance(len(batch))
         return Spent(running.device_s - began, tokens, price)
+
+
+def _guard(running: Engine, ledger: Ledger, prompts: Prompts, run: Sequence[tuple[Setting, int]]) -> Budget | None:
+    """The budget that an engine keeps to, if there is one and it asks for money."""
+    guard = getattr(running, "guard", None)
+    keys = ([r.key for r in requests(chunk, setting, n)] for setting, n in run for chunk in prompts())
+    return guard(ledger, keys) if guard else None
+
+
+@contextmanager
+def _within(budget: Budget | None, ledger: Ledger, prompts: Prompts, setting: Setting, n: int) -> Iterator[None]:
+    """Frees what was reserved and not spent; if the budget stopped the block, says how to continue."""
+    try:
+        yield
+    except BudgetSpent as stop:
+        left = sum(int(_missing(ledger, setting, chunk, n).sum()) for chunk in prompts())
+        raise StopEarly(
+            f"{stop}; {left:,} completions are missing, the others are in the ledger; the same command, or `dvc repro`,"
+            f" continues with a larger {VARIABLE}"
+        ) from None
+    finally:
+        if budget:
+            budget.close()
 
 
 def _missing(ledger: Ledger, setting: Setting, prompts: pa.Table, n: int) -> np.ndarray:

@@ -72,7 +72,8 @@ class Meter:
 
 
 def usage_of(asked: Asked) -> dict[str, int]:
-    size = len(json.dumps(asked.body["messages"], ensure_ascii=False).encode())
+    said = asked.body.get("messages") or asked.body["prompt"]
+    size = len(json.dumps(said, ensure_ascii=False).encode())
     limit = asked.body["max_tokens"]
     spent = 1 + (asked.number * 7919) % limit
     return {"prompt_tokens": size // 4, "completion_tokens": spent, "total_tokens": size // 4 + spent}

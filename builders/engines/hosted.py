@@ -45,6 +45,7 @@ class HostedModel:
             lambda facts: ask(facts, messages, request.prefill, sampling, request.key),
             lambda body: read_completion(body, sampling),
             lambda facts: ask(facts, harmless, begun, sampling, request.key),
+            request.key,
         )
 
     def _text(

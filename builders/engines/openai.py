@@ -7,12 +7,13 @@ it has the right weights by their fingerprint, which is the name that it serves 
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from builders.engines import Finished, Request
 from builders.engines.answers import Answer
+from builders.engines.budget import Budget
 from builders.engines.faults import Unanswerable
 from builders.engines.lanes import Facts
 from builders.engines.prices import price_usd
@@ -20,7 +21,7 @@ from builders.engines.pump import answered
 from builders.engines.servers import Server, limits, prefill_way, servers
 from builders.engines.transport import GaveUp, Question, Reply, Transport
 from schemas.sections import Sampling
-from stores.ledger import Completion
+from stores.ledger import Completion, Ledger
 
 
 class Model(Protocol):
@@ -44,6 +45,7 @@ class OpenaiEngine:
     def __init__(self, model: Model):
         self.model, self.device_s = model, 0.0
         self.servers, self.limits = servers(), limits()
+        self.budget: Budget | None = None
 
     @classmethod
     def load(cls, directory: Path, precision: str = "fp32") -> "OpenaiEngine":
@@ -59,13 +61,22 @@ class OpenaiEngine:
         hosted = read_hosted(directory)
         return cls(HostedModel(hosted, prefill_way()) if hosted else ServedModel(directory, precision))
 
+    def guard(self, ledger: Ledger, keys: Iterable[Sequence[str]]) -> Budget | None:
+        """Keeps to what is left of the environment's budget for a run with these keys, if there is one.
+
+        Models of our own have no price.
+        """
+        if not self.model.ours:
+            self.budget = Budget.of(ledger, self.model.name, self.servers[0].url, keys)
+        return self.budget
+
     def stream(self, requests: Iterable[Request], sampling: Sampling, batch_size: int) -> Iterator[Finished]:
         """Completes the requests, and yields answers as soon as the last ones are committed.
 
         Raises ValueError for a wrong key, model, setting or server, StopEarly if servers were away for too long or
         requests used up their attempts; whatever was answered has been yielded before.
         """
-        transport = Transport(self.servers, self.limits, self.model.look)
+        transport = Transport(self.servers, self.limits, self.model.look, self.budget)
 
         async def ask(request: Request) -> Completion | GaveUp:
             question = self.model.question(request, sampling)
