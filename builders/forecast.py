@@ -5,17 +5,19 @@ are estimated from the number of problems, or said to be unknown; and each estim
 names the history that it follows.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from builders.engines.prices import price_usd
-from builders.engines.servers import OPENAI
+from builders.engines.servers import base_urls
 from builders.generation import PROMPTS_AT_ONCE, Setting, requests
+from builders.judging.forecast import forecast as forecast_judge
+from builders.judging.forecast import judge_runs, not_built
 from builders.model_files import fingerprint
 from schemas import Problem, Prompt
 from schemas.params import Params, table_runs
+from schemas.sections_steps import Judge
 from stores.estimates import Basis, Estimate, estimate, similar
 from stores.ledger import Ledger
 from stores.model_record import RECORD
@@ -70,26 +72,43 @@ def draws(params: Params) -> list[Draw]:
 
 
 def forecast(ledger: Ledger, params: Params, root: Path = Path(), runs: Sequence[str] = ()) -> list[Forecast]:
-    """A row for each setting of the runs (all of them if none is named), in the order of params.
+    """A row for each setting of the runs (all of them if none is named), in the order of params; then the judges'.
 
     What an earlier row generates is in the ledger for a later one. Raises ValueError for a run that there is not.
     """
     known, rows = draws(params), []
-    unknown = [run for run in runs if not any(_named(draw, run) for draw in known)]
+    judges = {f"step_labels.{name}": name for name in judge_runs(params)}
+    places = sorted({draw.run for draw in known} | set(judges))
+    unknown = [run for run in runs if not any(_named(place, run) for place in places)]
     if unknown:
-        names = ", ".join(sorted({draw.run for draw in known})) or "none"
+        names = ", ".join(places) or "none"
         raise ValueError(f"no run '{unknown[0]}' that generates (have {names})")
     claimed: dict[tuple[str, ...], int] = {}
     for draw in known:
-        if not runs or any(_named(draw, run) for run in runs):
+        if not runs or any(_named(draw.run, run) for run in runs):
             key = (draw.model, draw.prompts, draw.sampling, draw.precision)
             rows.append(_forecast(ledger, params, root, draw, claimed.get(key, 0)))
             claimed[key] = max(draw.n, claimed.get(key, 0))
-    return rows
+    asked: set[str] = set()
+    chosen = {place: name for place, name in judges.items() if not runs or any(_named(place, run) for run in runs)}
+    return rows + [_judged(ledger, params, root, place, name, asked) for place, name in chosen.items()]
 
 
-def _named(draw: Draw, run: str) -> bool:
-    return run in (draw.run, draw.run.partition(".")[2])
+def _named(place: str, run: str) -> bool:
+    return run in (place, place.partition(".")[2])
+
+
+def _judged(ledger: Ledger, params: Params, root: Path, place: str, name: str, asked: set[str]) -> Forecast:
+    """The answers of one judge; `asked` are the keys that earlier rows ask for."""
+    run = params.step_labels[name]
+    first = (place, run.model, (run.judge or Judge()).template)
+    note = not_built(params, name, root)
+    if note:
+        return Forecast(*first, None, None, None, None, None, None, None, "", f"{note}, their number is not known")
+    judged = forecast_judge(ledger, params, root, name, asked)
+    found, left = judged.found, judged.left
+    spent = (found.tokens, found.device_s, found.bytes, judged.price_usd)
+    return Forecast(*first, judged.wanted, judged.wanted - left, left, *spent, found.basis if left else "", "")
 
 
 def _forecast(ledger: Ledger, params: Params, root: Path, draw: Draw, claimed: int) -> Forecast:
@@ -177,9 +196,8 @@ def _listed_price(params: Params, draw: Draw, found: Estimate, root: Path) -> fl
     asked = found.prompt_tokens or _prompt_tokens(run_dir("prompts", draw.prompts, root))
     if asked is None:
         return None
-    given = os.environ.get("PAIRWRIGHT_BASE_URLS") or os.environ.get("OPENAI_BASE_URL") or OPENAI
     usage = {"prompt_tokens": round(asked), "completion_tokens": round(found.tokens / found.completions)}
-    each = price_usd(hosted, given.split(",")[0].strip(), usage)
+    each = price_usd(hosted, base_urls()[0], usage)
     return None if each is None else each * found.completions
 
 

@@ -9,7 +9,10 @@ import pytest
 
 from builders import step_labels
 from builders.engines.prices import price_usd
+from builders.forecast import forecast
 from builders.judging.estimate import Range, total
+from schemas.params import load_params
+from stores.ledger import Ledger
 from stores.paths import run_dir
 from stores.stage import Stage, StopEarly, run_stage
 from tests import judging_world as judged
@@ -159,3 +162,42 @@ def test_a_stopped_pilot_says_how_to_continue(workspace: Path, monkeypatch: pyte
         connect(monkeypatch, server, max_attempts=2)
         with pytest.raises(StopEarly, match="the same command continues"):
             step_labels.estimate(Stage("step_labels", "judged"), 4)
+
+
+def forecast_rows() -> dict[str, Any]:
+    ledger = Ledger()
+    try:
+        return {row.run: row for row in forecast(ledger, load_params())}
+    finally:
+        ledger.close()
+
+
+def test_the_forecast_counts_judges_too(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged.write(30)
+    labels = {"judge": {"max_new_tokens": 64}, "neutral_is_error": True}
+    hosted = world.COMMON["models"] | {"judge": {"path": "data/none", "vocabulary": "none", "hosted": MODEL}}
+    runs = {
+        "judged": LABELS | labels, "audited": LABELS | labels | {"limit": 10},
+        "batched": LABELS | {"judge": {"max_new_tokens": 64, "mode": "batch", "repeats": 2}},
+        "later": LABELS | labels | {"samples": "other"},
+    }  # fmt: skip
+    world.write_params(models=hosted, step_labels=runs, samples=dict.fromkeys(("drawn", "other"), world.SAMPLES))
+    rows = forecast_rows()
+    counts = {run: row[3:6] for run, row in rows.items() if run.startswith("step_labels")}
+    assert counts == {
+        "step_labels.judged": (30, 0, 30), "step_labels.audited": (10, 10, 0), "step_labels.batched": (60, 30, 30),
+        "step_labels.later": (None, None, None),
+    }  # fmt: skip
+    assert rows["step_labels.later"].note == "samples not built, their number is not known"
+    online, batch = rows["step_labels.judged"], rows["step_labels.batched"]
+    assert (online.tokens, online.basis) == (30 * 64, "max_new_tokens")
+    assert online.price_usd == pytest.approx(2 * batch.price_usd)
+    with FaultServer(Meter()).running() as server:
+        connect(monkeypatch, server)
+        judged.judge()
+        paid = judged.ledger_sql("select avg(price_usd) from completions")[0][0]
+    rows = forecast_rows()
+    assert rows["step_labels.judged"][3:6] == (30, 30, 0)
+    assert (rows["step_labels.batched"].to_generate, rows["step_labels.batched"].basis) == (30, "this setting")
+    assert rows["step_labels.batched"].price_usd == pytest.approx(30 * paid / 2, rel=0.02)
+    assert not list(Path("data/.staging").glob("*audited*")), "it writes nothing"

@@ -58,8 +58,7 @@ def servers(environment: Mapping[str, str] = os.environ) -> tuple[Server, ...]:
     Keys are `$PAIRWRIGHT_API_KEYS` (one per URL), else `$OPENAI_API_KEY`. Raises ValueError, which shows neither URLs
     nor keys, for a URL that is none, a key that no header can hold, numbers that do not match, or no key for OpenAI.
     """
-    urls = _listed(environment.get("PAIRWRIGHT_BASE_URLS", ""))
-    urls = urls or _listed(environment.get("OPENAI_BASE_URL", "")) or [OPENAI]
+    urls = base_urls(environment)
     keys = _listed(environment.get("PAIRWRIGHT_API_KEYS", ""))
     if keys and len(keys) != len(urls):
         raise ValueError(f"PAIRWRIGHT_API_KEYS has {len(keys)} keys for {len(urls)} base URLs; give one for each")
@@ -70,6 +69,12 @@ def servers(environment: Mapping[str, str] = os.environ) -> tuple[Server, ...]:
     for server in found:
         _check(server)
     return found
+
+
+def base_urls(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The URLs of the servers, as the environment has them; at least one."""
+    urls = _listed(environment.get("PAIRWRIGHT_BASE_URLS", ""))
+    return urls or _listed(environment.get("OPENAI_BASE_URL", "")) or [OPENAI]
 
 
 def _listed(text: str) -> list[str]:

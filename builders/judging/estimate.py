@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from builders.engines.prices import STATED, price_table, price_usd
-from builders.engines.servers import servers
+from builders.engines.servers import base_urls
 from builders.judging.asking import Asker, Candidates, Missing, Questions, keys_of, missing, still
 from builders.judging.judge import command, read
 from builders.judging.parsing import Invalid
@@ -60,8 +60,7 @@ def pilot(stage: Stage, candidates: Candidates, count: int) -> str:
             _is_invalid(found[key], n, neutral) for key, n in zip(keys_of(chosen), steps_of(chosen), strict=True)
         )
         left = len(missing(ledger, run))
-    url = servers()[0].url if left else ""
-    rest = forecast(setting, url, answers, left, invalid / len(answers))
+    rest = forecast(setting, base_urls()[0], answers, left, invalid / len(answers))
     spent = f"{new} asked now for {asker.spent.price_usd:.4f} USD" if new else "all of them in the ledger"
     head = f"pilot of {len(answers):,} answers, {spent}; {invalid} of them say nothing"
     return f"{stage.section}.{stage.name}: {head}\n{describe(rest, run.distinct)}"
