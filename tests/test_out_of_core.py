@@ -8,7 +8,7 @@ from schemas import TABLES
 from schemas.params import STAGES
 from stores.parquet import count_rows
 from stores.paths import rejects_dir, run_dir
-from tests.benchmarks import synthetic
+from tests.benchmarks import pairs_step, synthetic
 
 ROWS = 999_990
 PROBLEMS = ROWS // synthetic.PER_PROMPT
@@ -39,3 +39,14 @@ def test_stages_take_bounded_memory(tmp_path: Path) -> None:
         dropped = count_rows(rejects_dir(stage, name, tmp_path), TABLES["rejects"])
         assert dropped > ROWS / 2 if rejects is None else dropped == rejects
     assert max(peaks.values()) < PEAK_GIB, peaks
+
+
+@pytest.mark.slow
+def test_stages_of_step_pairs_take_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without parts, 200,000 labelled samples took a gigabyte, or more than DuckDB was let."""
+    monkeypatch.setenv("PAIRWRIGHT_MEMORY", LIMIT)
+    results = {row["stage"]: row for row in pairs_step.measure(200_000, 2, 1, tmp_path)}
+    assert set(results) == set(pairs_step.MEASURED)
+    assert results["samples_corrections"]["kept"] + results["samples_corrections"]["rejects"] == 200_000
+    assert results["pairs_step"]["kept"] > 200_000
+    assert max(row["peak_gib"] for row in results.values()) < PEAK_GIB, results

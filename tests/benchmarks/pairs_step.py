@@ -58,29 +58,28 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     arguments = parser.parse_args()
-    results = [m for rows in sorted(arguments.rows) for m in measure(rows, arguments.continuations, arguments.repeat)]
+    results = []
+    for rows in sorted(arguments.rows):
+        with tempfile.TemporaryDirectory() as directory:
+            results += measure(rows, arguments.continuations, arguments.repeat, Path(directory))
     for before, after in pairwise(sorted(results, key=lambda result: MEASURED.index(result["stage"]))):
         if before["stage"] == after["stage"]:
             after["growth"] = after["cpu_s"] / after["rows"] / (before["cpu_s"] / before["rows"])
     show({"sizes": results} if arguments.json else results, arguments.json)
 
 
-def measure(rows: int, continuations: int, repeat: int) -> Iterator[dict[str, Any]]:
-    """Medians of every stage for one size, in a directory that goes again."""
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory)
-        params = {name: {} for name in STAGES} | _PARAMS
-        (root / "params.yaml").write_text(yaml.safe_dump(params))
-        write_labelled(root, rows)
-        for stage in MEASURED:
-            if stage == "pairs_step":
-                write_continued(root, continuations)
-            result = medians(lambda stage=stage: run_measured(root, stage), repeat)
-            (table,) = STAGES[stage].writes
-            kept = count_rows(run_dir(table, RUN, root), TABLES[table])
-            dropped = count_rows(rejects_dir(stage, RUN, root), TABLES["rejects"])
-            sizes = {"rows": rows, "continuations": rows * continuations} if stage == "pairs_step" else {"rows": rows}
-            yield {"stage": stage} | sizes | result | {"kept": kept, "rejects": dropped, "runs": repeat}
+def measure(rows: int, continuations: int, repeat: int, root: Path) -> Iterator[dict[str, Any]]:
+    """Medians of every stage for one size, in an empty directory."""
+    params = {name: {} for name in STAGES} | _PARAMS
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    write_labelled(root, rows)
+    for stage in MEASURED:
+        continued = {"continuations": write_continued(root, continuations)} if stage == "pairs_step" else {}
+        result = medians(lambda stage=stage: run_measured(root, stage), repeat)
+        (table,) = STAGES[stage].writes
+        kept = count_rows(run_dir(table, RUN, root), TABLES[table])
+        dropped = count_rows(rejects_dir(stage, RUN, root), TABLES["rejects"])
+        yield {"stage": stage, "rows": rows} | continued | result | {"kept": kept, "rejects": dropped, "runs": repeat}
 
 
 def write_labelled(root: Path, rows: int, seed: int = 0) -> None:
@@ -96,17 +95,17 @@ def write_labelled(root: Path, rows: int, seed: int = 0) -> None:
     _write(root, StepLabels, "labels", labels)
 
 
-def write_continued(root: Path, continuations: int) -> None:
-    """Continuations of every step prompt, and their verdicts."""
+def write_continued(root: Path, continuations: int) -> int:
+    """Continuations of every step prompt, and their verdicts. Returns how many."""
     asked = run_dir("prompts", RUN, root)
     columns = ["prompt_id", "problem_id"]
     _write(root, Sample, "continued", (_continued(b, continuations) for b in scan_table(asked, Prompt, columns)))
     written = scan_table(run_dir("samples", "continued", root), Sample, ["sample_id"])
-    _write(root, Reward, "continued", (_verdicts(batch) for batch in written))
+    return _write(root, Reward, "continued", map(_verdicts, written))
 
 
-def _write(root: Path, row_class: type[Row], run: str, batches: Iterator[pa.Table]) -> None:
-    write_table(run_dir(row_class.table, run, root), row_class, batches)
+def _write(root: Path, row_class: type[Row], run: str, batches: Iterator[pa.Table]) -> int:
+    return write_table(run_dir(row_class.table, run, root), row_class, batches)
 
 
 def _table(row_class: type[Row], count: int, **columns: Any) -> pa.Table:
