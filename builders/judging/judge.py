@@ -4,7 +4,9 @@ An answer that says nothing is kept and makes a row `invalid`. With `retries`, i
 and the first valid answer counts.
 """
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
@@ -31,20 +33,34 @@ def rows(stage: Stage, candidates: Candidates) -> Iterator[list[StepLabels]]:
     """
     setting, ledger, neutral = setting_of(stage), Ledger(), stage.config.neutral_is_error
     run, done = Questions(setting, candidates), 0
-    for chunk, asked in run.read():  # once, as long as the ledger has it all
-        answers = _answers(ledger, run, asked, neutral)
-        if answers is None:
-            break
-        yield _rows(setting, chunk, answers, neutral)
-        done += 1
-    else:
-        return
-    run.read_all()
+    with _no_collector():
+        for chunk, asked in run.read():  # once, as long as the ledger has it all
+            answers = _answers(ledger, run, asked, neutral)
+            if answers is None:
+                break
+            yield _rows(setting, chunk, answers, neutral)
+            done += 1
+        else:
+            return
+        run.read_all()
     _ask(stage, ledger, run, neutral)
-    for chunk, asked in islice(zip(candidates(), run.chunks, strict=True), done, None):
-        answers = _answers(ledger, run, asked, neutral)
-        assert answers is not None, "all is answered now"
-        yield _rows(setting, chunk, answers, neutral)
+    with _no_collector():
+        for chunk, asked in islice(zip(candidates(), run.chunks, strict=True), done, None):
+            answers = _answers(ledger, run, asked, neutral)
+            assert answers is not None, "all is answered now"
+            yield _rows(setting, chunk, answers, neutral)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the search for cycles, a third of the time: a chunk is many small objects, and none of them is in one."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _ask(stage: Stage, ledger: Ledger, run: Questions, neutral: bool) -> None:
