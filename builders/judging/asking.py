@@ -4,7 +4,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,9 +55,9 @@ class Questions:
             yield candidates, chunk
 
     def read_all(self) -> None:
-        """Reads on, or all."""
-        for candidates in islice(self.candidates(), len(self.chunks), None):
-            self.chunks.append(self._chunk(candidates))
+        """Reads all candidates, for what they ask."""
+        for _ in self.read():
+            pass
 
     def _chunk(self, chunk: list[Candidate]) -> Chunk:
         hashes = [questions.hash_of(questions.messages_of(self.setting, c)) for c in chunk]

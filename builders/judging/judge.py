@@ -33,8 +33,9 @@ def rows(stage: Stage, candidates: Candidates) -> Iterator[list[StepLabels]]:
     """
     setting, ledger, neutral = setting_of(stage), Ledger(), stage.config.neutral_is_error
     run, done = Questions(setting, candidates), 0
+    reading = run.read()
     with _no_collector():
-        for chunk, asked in run.read():  # once, as long as the ledger has it all
+        for chunk, asked in reading:  # once, as long as the ledger has it all
             answers = _answers(ledger, run, asked, neutral)
             if answers is None:
                 break
@@ -42,7 +43,8 @@ def rows(stage: Stage, candidates: Candidates) -> Iterator[list[StepLabels]]:
             done += 1
         else:
             return
-        run.read_all()
+        for _ in reading:
+            pass
     _ask(stage, ledger, run, neutral)
     with _no_collector():
         for chunk, asked in islice(zip(candidates(), run.chunks, strict=True), done, None):
