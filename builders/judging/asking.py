@@ -194,16 +194,11 @@ class Asker:
                 reserved = budget.with_answers([key for key, _ in entries]) if budget else None
                 self.ledger.append(self.setting.context, self.setting.model, entries, now - began, 0.0, reserved)
                 began = now
-                self._count(completion for _, completion in entries)
+                self._count([completion for _, completion in entries])
                 bar.advance(len(batch))
 
-    def _count(self, completions: Iterable[Completion]) -> None:
-        for completion in completions:
-            tokens, price = (
-                self.spent.tokens + completion.n_tokens,
-                self.spent.price_usd + (completion.price_usd or 0.0),
-            )
-            self.spent = Spent(0.0, tokens, price)
+    def _count(self, completions: Sequence[Completion]) -> None:
+        self._add(Spent(0.0, sum(c.n_tokens for c in completions), sum(c.price_usd or 0.0 for c in completions)))
 
     def _add(self, spent: Spent) -> None:
         self.spent = Spent(0.0, self.spent.tokens + spent.tokens, self.spent.price_usd + spent.price_usd)

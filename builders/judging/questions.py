@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from builders.engines.answers import NEUTRAL, Answer, decoding, read_completion, seed_of
 from builders.engines.faults import Unanswerable
 from builders.engines.lanes import Facts
-from builders.engines.prices import price_usd
+from builders.engines.prices import price_table, price_usd
 from builders.judging.verdicts import response_format
 from builders.step_label_rows import Candidate
 from builders.template_files import fill, format_choices, load
@@ -88,9 +88,10 @@ class Setting:
 
     @property
     def noted(self) -> dict[str, Any]:
-        """What the ledger notes of a context, beside the model."""
+        """What the ledger notes of a context, beside the model; of its last use, where it differs between uses."""
         judge = {"answer": self.judge.answer, "corrections": self.judge.corrections, "template": self.label}
-        return {"sampling": self.sampling.model_dump(), "seed": self.seed, "judge": judge, "hosted": self.hosted}
+        asked = {"seed": self.seed, "judge": judge, "hosted": self.hosted, "prices": price_table()}
+        return {"sampling": self.sampling.model_dump()} | asked
 
 
 class Asked(NamedTuple):
