@@ -297,7 +297,7 @@ def run_stage(
         bucket = buckets[0] if buckets else None
         pilot = getattr(arguments, "estimate", None)
         if estimate is not None and pilot is not None:
-            print(estimate(Stage(section, name), pilot))
+            print(estimate(Stage(section, name, bucket=bucket), pilot))
             return
         execute(section, name, build, bucket=bucket)
     except StopEarly as stop:

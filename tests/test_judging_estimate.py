@@ -72,6 +72,18 @@ def test_a_pilot_of_all_and_of_more_than_there_is(
         assert len(server.asked) == 5
 
 
+def test_a_bucket_has_a_forecast_of_its_own(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged.write(60)
+    with FaultServer(Meter()).running() as server:
+        connect(monkeypatch, server)
+        said = "".join(estimate(monkeypatch, capsys, "1", "--bucket", f"{bucket}/16") for bucket in range(16))
+    judged_in = [int(count) for count in re.findall(r"^to ask .* of (\d+) answers", said, re.MULTILINE)]
+    assert sum(judged_in) == 60
+    assert max(judged_in) < 20
+
+
 def test_it_keeps_to_the_budget(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

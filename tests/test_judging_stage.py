@@ -187,6 +187,18 @@ def test_a_neutral_step_is_an_error_only_where_params_say_so(workspace: Path, mo
         assert len(server.asked) == 1, "the answer is the same"
 
 
+def test_labels_are_read_from_the_text_of_models_without_structured_answers(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "Four legs each.\nCorrection of step 2:\nAnd two eyes.\nFinal Decision:\nStep 1: correct; Step 2: incorrect"
+    judged.write(1, answer="text", corrections=True)
+    with FaultServer(lambda asked: Act(text=said)).running() as server:
+        connect(monkeypatch, server)
+        (row,) = judged.judge()
+        assert "response_format" not in server.asked[0].body
+    assert (row.labels, row.rationale, row.correction) == (["correct", "incorrect"], "Four legs each.", "And two eyes.")
+
+
 def test_a_correction_is_of_the_first_wrong_step(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = ["correct", "neutral", "incorrect"]
     steps = [{"step": n, "label": label, "correction": f"fixed {n}"} for n, label in enumerate(labels, 1)]
