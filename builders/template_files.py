@@ -83,16 +83,21 @@ def _hint(name: str, known: Sequence[str]) -> str:
 
 def fill(text: str, **values: str) -> str:
     """The text with `{name}` replaced for all that is given, in one pass: values are never read again."""
-    pattern, places = _compiled(text)
-    return pattern % tuple([values.get(name, place) for name, place in places])
+    return _pattern(text) % _Values(values)
+
+
+class _Values(dict[str, str]):
+    """Values by name; a place that has none stays as it is."""
+
+    def __missing__(self, name: str) -> str:
+        return f"{{{name}}}"
 
 
 @lru_cache(1000)
-def _compiled(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """A template with `%s` for each of its places, and their names, bare and as they stand there."""
+def _pattern(text: str) -> str:
+    """A template with `%(name)s` for each of its places."""
     cut = _PLACE.split(text)
-    pattern = "%s".join(part.replace("%", "%%") for part in cut[::2])
-    return pattern, tuple((name, f"{{{name}}}") for name in cut[1::2])
+    return "".join(f"%({part})s" if i % 2 else part.replace("%", "%%") for i, part in enumerate(cut))
 
 
 def format_choices(choices: Sequence[str]) -> str:

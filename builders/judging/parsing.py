@@ -69,12 +69,12 @@ def parse(text: str, n_steps: int, neutral_is_error: bool, cut: bool = False) ->
 
 
 def _check(said: _Said, n_steps: int, neutral_is_error: bool) -> Labelled | Invalid:
-    numbers, labels = [number for number, _ in said.steps], []
+    labels: list[StepLabel] = []
     for position, (number, written) in enumerate(said.steps, 1):
         label = written
         if written not in _LABELS and isinstance(written, str):
             label = written.strip(_MARKUP).lower()
-        if fault := _fault(position, number, label, n_steps, numbers):
+        if fault := _fault(position, number, label, n_steps, said):
             return Invalid(fault)
         labels.append(cast(StepLabel, label))
         if label == "incorrect" or (neutral_is_error and label == "neutral"):
@@ -86,7 +86,7 @@ def _check(said: _Said, n_steps: int, neutral_is_error: bool) -> Labelled | Inva
     return Labelled(labels, said.rationale, said.corrections)
 
 
-def _fault(position: int, number: object, label: object, n_steps: int, numbers: list[object]) -> str | None:
+def _fault(position: int, number: object, label: object, n_steps: int, said: _Said) -> str | None:
     """What is wrong with the label at a position, if anything."""
     if type(number) is not int:
         return f"a step's number is no integer: {_short(number)}"
@@ -95,6 +95,7 @@ def _fault(position: int, number: object, label: object, n_steps: int, numbers: 
     if not 1 <= number <= n_steps:
         return f"a step that does not exist: {number} of {n_steps}"
     if number != position:
+        numbers = [number for number, _ in said.steps]
         out_of_order = number < position or position in numbers
         return f"labels out of order: {numbers[:9]}" if out_of_order else f"missing steps: step {position} has no label"
     return None
@@ -122,15 +123,17 @@ def _read(text: str) -> _Said | Invalid:
 
 
 def _from_object(answer: dict[str, Any]) -> _Said | Invalid:
-    steps = answer.get("steps")
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+    given, analysis = answer.get("steps"), answer.get("analysis")
+    if not isinstance(given, list) or not all(type(step) is dict for step in given):
         return Invalid("wrong schema: `steps` is no list of objects")
-    numbers = [_integer(step.get("step")) for step in steps]
-    given = [(n, step.get("correction")) for n, step in zip(numbers, steps, strict=True) if isinstance(n, int)]
-    corrections = {n: text.strip() for n, text in given if isinstance(text, str) and text.strip()}
-    analysis = answer.get("analysis")
-    rationale = analysis if isinstance(analysis, str) else None
-    return _Said([(n, step.get("label")) for n, step in zip(numbers, steps, strict=True)], rationale, corrections)
+    steps, corrections = [], {}
+    for step in given:
+        number = _integer(step.get("step"))
+        steps.append((number, step.get("label")))
+        correction = step.get("correction")
+        if isinstance(correction, str) and correction.strip() and isinstance(number, int):
+            corrections[number] = correction.strip()
+    return _Said(steps, analysis if isinstance(analysis, str) else None, corrections)
 
 
 def _integer(value: object) -> object:
