@@ -111,7 +111,10 @@ def test_micro_batches_change_no_result(workspace, section):
     for table, saved in found[1:]:
         assert_same_weights(saved, found[0][1], 2e-5)
         for row, expected in zip(table, found[0][0], strict=True):
+            unmoved = row["step"] == 0  # margins are zero there, but for rounding: their signs say nothing
             for column, value in expected.items():
+                if unmoved and column == "accuracy":
+                    continue
                 near = value if value is None else pytest.approx(value, rel=1e-3, abs=2e-6)
                 assert row[column] == near, column
     assert [row["n_sequences"] for row in found[0][0]] == ([4, 4, 4, 3] if section == "sft" else [8, 8, 8, 6, 0])
