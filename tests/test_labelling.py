@@ -1,10 +1,12 @@
 """The file that labels go to, tasks and what they are exported to, and the commands that move labels."""
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,24 @@ def test_a_line_that_was_cut_off_anywhere_is_taken_away_and_no_other(workspace: 
         found = [located.label.first_error for located in read_labels(path)]
         assert found == ([1, 0, 2] if cut == len(whole) - 1 else [1, 2]), cut
         assert ("removed a last line" in capsys.readouterr().err) == (kept < cut < len(whole) - 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"sample_id": "s", "first_error": 0}', "the last line: labeler: Field required; mend the line or remove it"),
+        ('{"name": "somebody\'s own", "n": 2}', "the last line: says neither"),
+        ("Notes of mine", "the last line is no label"),
+    ],
+)
+def test_a_last_line_that_no_crash_left_stays(workspace: Path, line: str, message: str) -> None:
+    first, *_ = build()
+    path = Path("mine.jsonl")
+    for before in ("", label(first).line()):
+        path.write_text(before + line)
+        with pytest.raises(ValueError, match=f"^mine.jsonl: {message}"):
+            LabelFile(path)
+        assert path.read_text() == before + line
 
 
 def test_zeros_at_the_end_are_no_label(workspace: Path, capsys) -> None:
@@ -93,6 +113,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(workspace: Path, monkeypatch: pyt
 
 WRITER = """
 import sys
+import threading
 from pathlib import Path
 from builders.labelling.appending import LabelFile
 from tests.label_world import build, label
@@ -112,6 +133,20 @@ def test_two_processes_that_write_one_file_lose_nothing(workspace: Path) -> None
     assert len(found) == 200
 
 
+def test_a_label_waits_for_another_process_that_saves_one(workspace: Path) -> None:
+    first, *_ = build()
+    file = LabelFile(Path("ada.jsonl"))
+    saving = threading.Thread(target=file.add, args=([label(first)],))
+    with file.path.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        saving.start()
+        saving.join(0.2)
+        assert file.path.read_bytes() == b""
+        other.write('{"sample_id": "s", "lab')  # and is killed in the middle of it
+    saving.join()
+    assert [located.label for located in read_labels(file.path)] == [label(first)]
+
+
 def test_merging_adds_what_is_missing_once(workspace: Path) -> None:
     first, second, third = build()
     mine = LabelFile(Path("mine.jsonl"))
@@ -124,10 +159,10 @@ def test_merging_adds_what_is_missing_once(workspace: Path) -> None:
         label(third, None),
         label(third, None),
     )
-    assert merge(Path("away"), mine) == (3, 1, [f"{second.sample_id} (Ada)"])
+    assert merge(read_labels(Path("away")), mine) == (3, 1, [f"{second.sample_id} (Ada)"])
     assert mine.counting(second.sample_id)["Ada", 0].first_error == 2
     before = mine.path.read_bytes()
-    assert merge(Path("away"), LabelFile(mine.path)) == (0, 4, [])
+    assert merge(read_labels(Path("away")), LabelFile(mine.path)) == (0, 4, [])
     assert mine.path.read_bytes() == before
     assert [each.label.first_error for each in read_labels(mine.path)][:2] == [1, 0], "no line is lost or changed"
 
@@ -145,6 +180,17 @@ def test_a_run_s_tasks_survive_the_file_that_they_are_exported_to(workspace: Pat
     lines = Path("out/tasks.jsonl").read_text().splitlines()
     assert list(json.loads(lines[0]))[-1] == "others"
     assert not any(task.others for task in without_others(tasks))
+
+
+def test_an_export_takes_the_place_of_tasks_alone(workspace: Path) -> None:
+    first, *_ = build()
+    keep(Path("labels/ada.jsonl"), label(first))
+    before = Path("labels/ada.jsonl").read_bytes()
+    for path in (Path("labels/ada.jsonl"), Path("labels"), Path("params.yaml")):
+        with pytest.raises(ValueError, match=rf"^{path}: it is there, and holds no exported tasks; give the name of"):
+            write_tasks(path, run_tasks("people"))
+    assert Path("labels/ada.jsonl").read_bytes() == before
+    assert [write_tasks(Path("tasks.jsonl"), run_tasks("people", limit=limit)) for limit in (1, 3)] == [1, 3]
 
 
 def test_labels_go_with_tasks_where_their_text_is_the_same(workspace: Path) -> None:
@@ -228,6 +274,8 @@ COMMAND_MISTAKES = {
         "name a file of labels l.jsonl",
     ),
     "no name": (["serve", "people", "--labeler", " "], "labeler"),
+    "an empty name": (["serve", "people", "--labeler", ""], "a labeler's name is one line"),
+    "a mistake in what is imported": (["import", "params.yaml", "--labels", "l.jsonl"], "params.yaml: line 1 is no"),
     "nothing to read again": (
         ["serve", "people", "--labeler", "Ada", "--reading", "2"],
         "nothing to label in reading 2",
@@ -241,3 +289,22 @@ def test_a_mistake_says_what_is_wrong(workspace: Path, arguments: list[str], mes
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, ValueError)
     assert message in str(done.exception)
+    assert not Path("l.jsonl").exists()
+
+
+def test_tasks_are_no_place_for_labels(workspace: Path) -> None:
+    build()
+    run = CliRunner()
+    run.invoke(app, ["export", "people", "labels/tasks.jsonl"])
+    before = Path("labels/tasks.jsonl").read_bytes()
+    for options in ([], ["--labels", "labels/../labels/tasks.jsonl"]):
+        done = run.invoke(app, ["serve", "labels/tasks.jsonl", "--labeler", "Ada", *options])
+        assert "holds the tasks; give another file for the labels (--labels)" in str(done.exception)
+    assert Path("labels/tasks.jsonl").read_bytes() == before
+
+
+def test_a_machine_without_git_asks_for_the_name(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build()
+    monkeypatch.setenv("PATH", str(workspace))
+    done = CliRunner().invoke(app, ["serve", "people"])
+    assert "--labeler: give your name" in str(done.exception)

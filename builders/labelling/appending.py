@@ -1,6 +1,7 @@
 """A file of labels that is only ever added to, and that survives a crash at any moment."""
 
 import fcntl
+import json
 import os
 import sys
 from collections import defaultdict
@@ -18,7 +19,7 @@ class LabelFile:
 
     Opening it makes the file if it is not there, and mends its end: a last line that a crash has cut off was never
     reported as saved, and is taken away; one that merely lacks its line break gets it. Several processes may add to a
-    file. Raises ValueError for a line that is no label.
+    file. Raises ValueError for a line that is no label, and leaves it where it is.
     """
 
     def __init__(self, path: Path):
@@ -65,15 +66,15 @@ class Merged(NamedTuple):
     conflicts: list[str]
 
 
-def merge(source: Path, target: LabelFile) -> Merged:
-    """Adds the labels of a file (or a directory) that the target lacks. A second time adds nothing; none is lost.
+def merge(made: Iterable[Located], target: LabelFile) -> Merged:
+    """Adds the labels made elsewhere that the target lacks. A second time adds nothing; none is lost.
 
     Where a person has answered a sample differently in both, both lines are kept, the later one counts, and the
     sample is named.
     """
     known = {label.line() for label in target.all()}
-    labels = list(dict.fromkeys(located.label.line() for located in read_labels(source)))
-    new = [parse_line(str(source), line.encode()) for line in labels if line not in known]
+    labels = {located.label.line(): located.label for located in made}
+    new = [label for line, label in labels.items() if line not in known]
     conflicts = [f"{n.sample_id} ({n.labeler})" for n in new if n.sample_id and _differs(n, target)]
     if new:
         target.add(new)
@@ -117,12 +118,23 @@ def _mend(file: int, path: Path) -> None:
     try:
         parse_line(f"{path}: the last line", line)
     except ValueError:
+        if not _is_cut_off(line):
+            raise
         os.ftruncate(file, start)
         os.fsync(file)
         cut = printable(line.decode(errors="replace"))
         print(f"{path}: removed a last line that was cut off while it was saved: {cut}", file=sys.stderr)
     else:
         _append(file, b"\n")
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Whether a crash can have left this: the start of an object, or zeros. All else is somebody's, and stays."""
+    try:
+        json.loads(line.decode())
+    except ValueError:
+        return line.startswith((b"{", b"\x00"))
+    return False
 
 
 def _last_line(file: int, size: int) -> int:

@@ -1,5 +1,6 @@
 """`pairwright label`: people mark the first wrong step of completions."""
 
+import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builders.label_files import SUFFIX
+from stores.plain import printable
 
 if TYPE_CHECKING:
     from builders.labelling.tasks import Task
@@ -40,8 +42,8 @@ def serve(
     from builders.labelling.server import LabelServer
     from builders.labelling.session import Session
 
-    name = labeler_name(labeler or _git_name())
-    tasks, file = _tasks(source, limit), LabelFile(labels or _default_labels(source, name))
+    name = labeler_name(_git_name() if labeler is None else labeler)
+    tasks, file = _tasks(source, limit), LabelFile(_labels_path(source, labels, name))
     typesetter = Typesetter()
     session = Session(tasks, file, name, reading - 1, typesetter)
     if not session.tasks:
@@ -82,14 +84,13 @@ def import_(
     labels: Annotated[Path, typer.Option("--labels", help="The file that keeps the labels.")],
 ) -> None:
     """Adds labels made elsewhere to a file of labels. A second time adds nothing; none is lost."""
-    from builders.label_files import label_files
+    from builders.label_files import read_labels
     from builders.labelling.appending import LabelFile, merge
 
-    label_files(file)
-    found = merge(file, LabelFile(labels))
+    found = merge(read_labels(file), LabelFile(labels))
     print(f"{labels}: {found.added:,} labels added, {found.known:,} were there")
     for conflict in found.conflicts:
-        print(f"answered in two ways, the later one counts: {conflict}")
+        print(f"answered in two ways, the later one counts: {printable(conflict)}")
 
 
 def _tasks(source: str, limit: int | None) -> "list[Task]":
@@ -101,6 +102,14 @@ def _tasks(source: str, limit: int | None) -> "list[Task]":
     if source.endswith(SUFFIX):
         raise ValueError(f"{source}: no such file; write one with `pairwright label export`")
     return run_tasks(source, limit=limit)
+
+
+def _labels_path(source: str, given: Path | None, labeler: str) -> Path:
+    """The file that keeps the labels. Raises ValueError if it is that of the tasks."""
+    path = given or _default_labels(source, labeler)
+    if path.is_file() and Path(source).is_file() and path.samefile(source):
+        raise ValueError(f"{path} holds the tasks; give another file for the labels (--labels)")
+    return path
 
 
 def _default_labels(source: str, labeler: str) -> Path:
@@ -120,7 +129,8 @@ def _file_name(labeler: str) -> str:
 
 
 def _git_name() -> str:
-    done = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True)
-    if not done.stdout.strip():
+    command = ["git", "config", "user.name"]
+    known = subprocess.run(command, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    if not known:
         raise ValueError("--labeler: give your name, which stands in every label (Git knows none)")
-    return done.stdout.strip()
+    return known

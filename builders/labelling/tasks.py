@@ -98,7 +98,12 @@ def read_tasks(path: Path) -> list[Task]:
 
 
 def write_tasks(path: Path, tasks: Iterable[Task]) -> int:
-    """Writes an exported file, whole or not at all; returns the number of tasks."""
+    """Writes an exported file, whole or not at all; returns the number of tasks.
+
+    Raises ValueError for a path where something else is than tasks, such as people's labels.
+    """
+    if path.exists() and not _is_exported(path):
+        raise ValueError(f"{path}: it is there, and holds no exported tasks; give the name of a new file")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, count = path.with_name(path.name + ".partial"), 0
     with partial.open("w", encoding="utf-8") as file:
@@ -107,6 +112,16 @@ def write_tasks(path: Path, tasks: Iterable[Task]) -> int:
             count += 1
     partial.replace(path)
     return count
+
+
+def _is_exported(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        read_tasks(path)
+    except ValueError:
+        return False
+    return True
 
 
 def without_others(tasks: Iterable[Task]) -> list[Task]:
