@@ -66,6 +66,17 @@ def test_an_answer_that_is_taken_back_is_none(workspace: Path, typesetter: Types
     ]  # fmt: skip
 
 
+def test_the_last_answer_counts_though_the_clock_was_put_back(workspace: Path, typesetter: Typesetter) -> None:
+    first, *_ = build()
+    later, latest = "2999-01-01T00:00:00.000Z", "3999-01-01T00:00:00.000Z"
+    keep(Path("labels/all.jsonl"), label(first, 0, labeled_at=later), label(first, 0, "Bob", labeled_at=latest))
+    session = session_of(typesetter=typesetter)
+    about = {"sample_id": first.sample_id, "hash": hash_of(first)}
+    assert session.withdraw(Withdrawal(**about))["own"] is None
+    assert session.answer(Answer(**about, first_error=2))["own"]["first_error"] == 2
+    assert [each.label.labeled_at for each in read_labels(Path("labels/all.jsonl"))][2:] == [later, later]
+
+
 def test_a_second_reading_is_of_what_was_read(workspace: Path, typesetter: Typesetter) -> None:
     first, second, _ = build()
     keep(Path("labels/all.jsonl"), label(first, 0), label(second, 1, "Bob"))

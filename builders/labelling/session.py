@@ -124,8 +124,10 @@ class Session:
         }  # fmt: skip
 
     def _about(self, task: Task) -> dict[str, Any]:
-        now = utc(datetime.now(UTC))
-        names = {"labeler": self.labeler, "repeat": self.repeat, "labeled_at": now}
+        lines = [each.label for each in self.file.of_sample.get(task.sample_id, ())]
+        earlier = [label.labeled_at or "" for label in lines if label.labeler == self.labeler]
+        time = max([utc(datetime.now(UTC)), *earlier])  # a clock that was put back must not make the older answer count
+        names = {"labeler": self.labeler, "repeat": self.repeat, "labeled_at": time}
         return {"sample_id": task.sample_id, "hash": task.hash, **names}
 
     def _asked(self, given: Answer | Withdrawal) -> Task:
