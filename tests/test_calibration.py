@@ -101,6 +101,7 @@ def test_samples_without_a_label_on_the_other_side_are_counted_not_scored(worksp
     assert (got.error.n, got.error.share, got.correct.n) == (1, 1.0, 0)
     # a human who does not answer says nothing; labels of other steps are not comparable
     assert (got.n_without_human, got.n_unlabelled) == (3, 1)
+    assert [row.n for row in found.agreements] == [1]
 
 
 def test_no_human_labels_at_all(workspace: Path) -> None:
@@ -141,16 +142,53 @@ def test_a_human_is_scored_against_the_others_alone(workspace: Path) -> None:
     assert total(found, "bob").n_unlabelled == 1
 
 
+def test_a_person_s_own_labels_elsewhere_leave_nothing_unlabelled(workspace: Path) -> None:
+    write_runs(
+        workspace,
+        {
+            "team": ("human", {"s": [ann("a", 1)]}),
+            "humans": ("human", {"s": [ann("b", 2), ann("c", 2), Label("a", "bob", 1), Label("c", "bob", 2)]}),
+        },
+    )
+    found = calibrate_runs(load_params(), workspace, "team", "humans")
+    assert (total(found, "ann").error.n, total(found, "ann").n_unlabelled) == (1, 1)
+
+
 def test_each_repeat_counts_and_intervals_count_samples(workspace: Path) -> None:
     answers = [judge("a", step, repeat=i) for i, step in enumerate((2, 2, 1, INVALID))]
     answers += [judge("b", 3, repeat=i) for i in range(2)]
-    found = scored(workspace, answers, [ann("a", 2), ann("b", 3)])
+    sound = [judge("c", step, repeat=i) for i, step in enumerate((NONE, 0, NONE, INVALID))]
+    found = scored(workspace, [*answers, *sound], [ann("a", 2), ann("b", 3), ann("c", NONE)])
     got = total(found, "judge-1")
+    assert (got.correct.low, got.correct.high) == pytest.approx(wilson(2 / 4, 1))
+    assert (got.correct_valid.low, got.correct_valid.high) == pytest.approx(wilson(2 / 3, 1))
+    assert (got.error_valid.low, got.error_valid.high) == pytest.approx(wilson(4 / 5 * 2, 2))
     assert (got.error.n, got.error.n_right, got.error_valid.n) == (6, 4, 5)
     assert (got.error.low, got.error.high) == pytest.approx(wilson(4 / 6 * 2, 2))
     (repeats,) = found.reliabilities
-    # of a: three valid labels, one equal pair of three; of b: one of one
-    assert (repeats.labeler, repeats.n_samples, repeats.n_pairs, repeats.n_equal) == ("judge-1", 2, 4, 2)
+    # of a and c: three valid labels each, one equal pair of three; of b: one of one
+    assert (repeats.labeler, repeats.n_samples, repeats.n_pairs, repeats.n_equal) == ("judge-1", 3, 7, 3)
+
+
+def test_a_sample_that_is_not_scored_counts_once_however_often_it_is_answered(workspace: Path) -> None:
+    answers = [judge(name, 1, repeat=i) for name in ("dispute", "alone") for i in range(3)]
+    found = scored(workspace, answers, [ann("dispute", 1), Label("dispute", "bob", NONE)])
+    got = total(found, "judge-1")
+    assert (got.n_labels, got.n_disputed, got.n_without_human, got.error.n) == (6, 1, 1, 0)
+
+
+def test_two_labelers_agree_by_the_first_valid_answers_to_what_is_scored(workspace: Path) -> None:
+    steps = (INVALID, 1, 2)
+    again = [Label("a", "cleo", step, repeat=i) for i, step in enumerate(steps)]
+    humans = [ann("a", 2), ann("a", 3, repeat=1), Label("a", "bob", 1), *again]
+    write_runs(workspace, {"team": ("human", {"s": [ann("a", 1, repeat=1)]}), "humans": ("human", {"s": humans})})
+    found = calibrate_runs(load_params(), workspace, "team", "humans")
+    assert {(row.a, row.b): row.n_equal for row in found.agreements} == {
+        ("ann", "bob"): 1, ("ann", "cleo"): 1, ("bob", "cleo"): 1,
+    }  # fmt: skip
+    together = next(row for row in found.reliabilities if row.labeler is None)
+    # of the humans alone: ann 2, bob 1, cleo 1
+    assert (together.run, together.n_pairs, together.n_equal) == ("humans", 3, 1)
 
 
 def test_agreement_of_two_labelers(workspace: Path) -> None:
