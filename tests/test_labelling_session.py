@@ -10,7 +10,7 @@ from builders.label_files import read_labels
 from builders.labelling.appending import LabelFile
 from builders.labelling.maths import Typesetter
 from builders.labelling.session import Answer, Session, Withdrawal
-from builders.labelling.tasks import run_tasks
+from builders.labelling.tasks import run_tasks, with_labels
 from tests.label_world import SECRET, build, hash_of, keep, label
 
 MORNING = "2026-05-04T10:30:00.000Z"
@@ -49,6 +49,18 @@ def test_others_are_heard_only_after_answering(workspace: Path, typesetter: Type
     assert (saved.rationale, saved.correction, saved.informed) == ("why", None, False)
     assert saved.labels == ["correct", "correct", "incorrect"]
     assert session_of(typesetter=typesetter).task(0)["others"] == reply["others"]
+
+
+def test_what_is_known_twice_is_said_once_and_of_this_text_alone(workspace: Path, typesetter: Typesetter) -> None:
+    first, *_ = build()
+    keep(Path("away.jsonl"), label(first, 0), label(first, 1, "Bob"), label(first, 2, "Bob", repeat=1))
+    keep(Path("labels/all.jsonl"), label(first, 2, "Bob"), label(first, 0, "Eve", hash="0123456789abcdef"))
+    tasks = with_labels(run_tasks("people"), Path("away.jsonl"))
+    session = Session(tasks, LabelFile(Path("labels/all.jsonl")), "Ada", 0, typesetter)
+    reply = session.answer(Answer(sample_id=first.sample_id, hash=hash_of(first), first_error=None))
+    assert [(other["labeler"], other["repeat"], other["first_error"]) for other in reply["others"]] == [
+        ("Bob", 0, 2), ("solomon", 0, 1), ("Bob", 1, 2),
+    ]  # fmt: skip
 
 
 def test_an_answer_that_is_taken_back_is_none(workspace: Path, typesetter: Typesetter) -> None:
