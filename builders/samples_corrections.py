@@ -26,7 +26,7 @@ from stores.duck import Duck, sql_file
 from stores.parquet import rows_to_table, sort_table
 from stores.stage import Stage, partitioned, run_stage
 
-_MARKER = re.compile(r"\s*(?:#{1,6}[ \t]+)?(?:\*\*|__)?Step[ \t]+[0-9]+[ \t]*:", re.IGNORECASE)
+_MARKER = re.compile(r"\s*(?:#{1,6}[ \t]+)?(?:\*\*|__)?Step[ \t]+[0-9]+[ \t]*(?:\*\*|__)?:", re.IGNORECASE)
 _LEAD = re.compile(r"(?:(?:\*\*|__)(?=\s))?\s*")
 """What stands between a marker's colon and the step: the end of what is bold, and space."""
 _COLUMNS = pa.schema(

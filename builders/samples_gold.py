@@ -23,7 +23,9 @@ from stores.duck import Duck, sql_file
 from stores.stage import Stage, partitioned, run_stage
 
 MODEL = "gold"
-_MARKER = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+)?(?:\*\*|__)?Step[ \t]+[0-9]+:(?:\*\*|__)?[ \t]*", re.MULTILINE)
+_MARKER = re.compile(
+    r"^[ \t]*(?:#{1,6}[ \t]+)?(?:\*\*|__)?Step[ \t]+[0-9]+(?:\*\*|__)?:(?:\*\*|__)?[ \t]*", re.MULTILINE
+)
 _FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
 _ABBREVIATED = r"\b(?:[A-Z]|e\.g|i\.e|Mr|Mrs|Ms|Dr|St|No|Nos|vs|cf|approx|Fig|Eq|Eqs|etc|resp)"
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(\s+)(?=[\"'(\[$\\]*[A-Z0-9$\\])")

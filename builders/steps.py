@@ -1,9 +1,9 @@
 """The steps of a completion: spans between its `Step i:` markers, as Step-DPO cuts them (arXiv 2406.18629).
 
-A marker is `Step <number>:` at the start of a line, also in bold (`**Step 2:**`) or as a heading (`### Step 2:`). What
-it says in code or in mathematics is part of a step, never the start of one: fenced code, `$…$`, `$$…$$`, `\\(…\\)`,
-`\\[…\\]` and environments are blocks that no step begins in. Only a block that is closed counts, but for fences, which
-an unfinished completion may leave open; a dollar sign that is money opens nothing.
+A marker is `Step <number>:` at the start of a line, also in bold (`**Step 2:**`, `**Step 2**:`) or as a heading
+(`### Step 2:`). What it says in code or in mathematics is part of a step, never the start of one: fenced code, `$…$`,
+`$$…$$`, `\\(…\\)`, `\\[…\\]` and environments are blocks that no step begins in. Only a block that is closed counts,
+but for fences, which an unfinished completion may leave open; a dollar sign that is money opens nothing.
 """
 
 import re
@@ -13,7 +13,7 @@ from itertools import pairwise
 from schemas.step_labels import StepSpan
 
 _LEAD = r"[ \t]*(?:\#{1,6}[ \t]+)?(?:\*\*|__)?"
-_STEP = r"Step[ \t]+[0-9]+:"
+_STEP = r"Step[ \t]+[0-9]+(?:\*\*|__)?:"
 _BEFORE_MARKER, _MARKER = re.compile(_LEAD), re.compile(_STEP)
 _LAST = re.compile(rf"(?<!\w){_STEP}(?:\*\*|__)?\Z")
 _LINE_BREAK = re.compile(r"\r?\n")

@@ -42,6 +42,7 @@ CASES = {
     "inside a line": (PREFILL, "a Step 2: b\nsee Step 3: c", ["a Step 2: b\nsee Step 3: c"]),
     "a longer word": (PREFILL, "a\nSteps 2: b\nStep two: c\nStep 2. d\nstep 3: e", None),
     "in bold": (PREFILL, "**a**\n**Step 2:** b\n**Step 3: c**", ["**a**", "** b", " c**"]),
+    "in bold up to the colon": (PREFILL, "a\n**Step 2**: **b**\n__Step 3__: c", ["a", " **b**", " c"]),
     "a heading": ("", "### Step 1: a\nb\n### Step 2: c", [" a\nb", " c"]),
     "indented": (PREFILL, "a\n  Step 2: b", ["a", " b"]),
     "the marker is repeated after the prefill": (PREFILL, "Step 1: a\nStep 2: b", ["Step 1: a", " b"]),
@@ -90,7 +91,8 @@ def test_steps_are_what_lies_between_markers(prefill: str, text: str, expected: 
 
 @pytest.mark.parametrize(
     ("prefill", "expected"),
-    [("Step 1:", True), (PREFILL, True), ("a\n\n**Step 12:** \n", True), ("think step by step. Step 1:", True),
+    [("Step 1:", True), (PREFILL, True), ("a\n\n**Step 12:** \n", True), ("a\n**Step 2**:", True),
+     ("think step by step. Step 1:", True),
      ("", False), ("Step 1: a", False), ("Step :", False), ("Misstep 1:", False), ("Step 1", False)],
 )  # fmt: skip
 def test_a_prefill_that_ends_in_a_marker_begins_a_step(prefill: str, expected: bool) -> None:
@@ -100,9 +102,9 @@ def test_a_prefill_that_ends_in_a_marker_begins_a_step(prefill: str, expected: b
 
 
 PIECES = st.sampled_from([
-    "\n", "\r\n", "\n\n", "Step 1:", "Step 2: ", "\nStep 3: ", "**Step 4:**", "### Step 5:", "a", " b = 3", "$", "$$",
-    "\\[", "\\]", "\\(", "\\)", "\\\\", "\\begin{align}", "\\end{align}", "\\begin{cases}", "\\end{cases}", "```",
-    "~~~~", "$5", " ", "é", "🙂", "\u2028", "\\", "Step",
+    "\n", "\r\n", "\n\n", "Step 1:", "Step 2: ", "\nStep 3: ", "**Step 4:**", "__Step 5__:", "### Step 5:", "a", " b",
+    "$", "$$", "\\[", "\\]", "\\(", "\\)", "\\\\", "\\begin{align}", "\\end{align}", "\\begin{cases}", "\\end{cases}",
+    "```", "~~~~", "$5", " ", "é", "🙂", "\u2028", "\\", "Step",
 ])  # fmt: skip
 ANY = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=25).map("".join))
 
@@ -111,7 +113,7 @@ ANY = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=25).map("".join)
 def test_spans_are_in_order_disjoint_and_not_blank_whatever_the_text(prefill: str, text: str) -> None:
     found, begun = split_steps(prefill, text), ends_in_marker(prefill)
     steps(prefill, text)
-    marked = [re.search(r"Step[ \t]+[0-9]+:\Z", text[: span.start]) is not None for span in found]
+    marked = [re.search(r"Step[ \t]+[0-9]+(?:__)?:\Z", text[: span.start]) is not None for span in found]
     if begun or any(marked):
         assert all(is_marked or (begun and span.start == 0) for span, is_marked in zip(found, marked, strict=True))
     elif found:
