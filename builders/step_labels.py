@@ -104,7 +104,7 @@ class _Knowledge:
         solutions = stage.scan("solutions", config.problems, ["problem_id", "style", "index", "text"])
         self.solutions = ProblemStream(map(_first_natural, solutions), "problem_id")
         prompts = stage.scan("prompts", config.prompts, ["prompt_id", "prefill"])
-        self.prompts = None if config.prompts == NONE else ProblemStream(prompts, "prompt_id")
+        self.prompts = ProblemStream(prompts, "prompt_id")
 
     def candidates(self, samples: pa.Table) -> list[Candidate]:
         """The candidates of some samples, which come after those of an earlier call."""
@@ -112,16 +112,16 @@ class _Knowledge:
         problems = lookup(self.problems, ends, "problem_id", "source", "question", "choices")
         answers = lookup(self.answers, ends, "problem_id", "answer")
         solutions = lookup(self.solutions, ends, "problem_id", "text")
-        prefills = None if self.prompts is None else lookup(self.prompts, ends, "prompt_id", "prefill")
+        prefills = lookup(self.prompts, ends, "prompt_id", "prefill")
         found = []
         for sample, problem, prompt, text in zip(*(samples[c].to_pylist() for c in _SAMPLE_COLUMNS), strict=True):
             if problem not in problems:
                 raise ValueError(f"sample {sample}: its problem is not in `problems`; name the run that it answers")
-            if prompt is not None and prefills is not None and prompt not in prefills:
+            if prompt is not None and prompt not in prefills:  # without its prefill, the first step would be another
                 raise ValueError(f"sample {sample}: its prompt is not in `prompts`; name the run that it answers")
             source, question, choices = problems[problem]
             (answer,), (solution,) = answers.get(problem, (None,)), solutions.get(problem, (None,))
-            prefill = prefills[prompt][0] if prefills is not None and prompt is not None else ""
+            prefill = "" if prompt is None else prefills[prompt][0]
             known = (sample, problem, source, question, choices, answer, solution)
             found.append(Candidate(*known, prefill, text, tuple(split_steps(prefill, text))))
         return found

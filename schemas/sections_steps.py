@@ -52,7 +52,9 @@ class StepLabelsRun(Section):
     writes: ClassVar = ("step_labels",)
 
     samples: SamplesName
-    prompts: PromptsOrNone = Field(description="the samples' prompts, whose prefill begins their first step")
+    prompts: PromptsOrNone = Field(
+        description="the samples' prompts, whose prefill begins their first step; none: for samples that answer none"
+    )
     problems: ProblemsName
     rewards: RewardsOrNone = Field(description="verdicts of the samples, where `select` needs them")
     labeler: Literal["judge", "rule", "human"]

@@ -199,12 +199,16 @@ def test_problems_and_prompts_must_be_those_of_the_samples(made: Path) -> None:
     world.write("prompts", "train", [PROMPTS[CATS.problem_id], PROMPTS[SUM.problem_id]])
     with pytest.raises(ValueError, match=f"sample {PICK.problem_id}.*: its prompt is not in `prompts`"):
         label()
+    with pytest.raises(ValueError, match=r"sample \S+: its prompt is not in `prompts`; name the run that it answers"):
+        label(prompts="none")
+    world.write("prompts", "train", list(PROMPTS.values()))
     world.write("problems", "train", [CATS, PICK])
     with pytest.raises(ValueError, match=f"sample {SUM.problem_id}.*: its problem is not in `problems`"):
-        label(prompts="none")
+        label()
 
 
 def test_samples_without_prompts_have_no_prefill(made: Path) -> None:
+    world.write("samples", "drawn", [s.model_copy(update={"prompt_id": None}) for s in SAMPLES])
     found = label(prompts="none")[SAMPLES[1].sample_id]
     assert [SAMPLES[1].text[s["start"] : s["end"]] for s in found["steps"]] == [" 6 + 1 = 7"], "only marked steps"
 
