@@ -12,6 +12,7 @@ from builders import pairs_step
 from builders.pairs_step import first_step
 from schemas import Pair, Prompt, Sample, StepLabels
 from schemas.ids import text_hash
+from schemas.step_labels import StepSpan
 from stores.parquet import texts_digest
 from stores.paths import run_dir
 from tests import stage_world as world
@@ -136,6 +137,18 @@ def test_without_rewards_all_continuations_count_as_correct(workspace: Path) -> 
     assert World().pairs([GOOD, " 8"], "--", rewards="none") == [(0, 0, 0), (1, 1, 0)]
 
 
+def test_a_blank_wrong_step_is_no_side_of_a_pair(workspace: Path) -> None:
+    """The splitter gives none, but a label's spans may be anybody's."""
+    world_ = World()
+    start = len(START) + len("\nStep 2:")
+    blank = label(world_.rejected[0], 1).model_copy(
+        update={"steps": [StepSpan(start=0, end=1), StepSpan(start=start, end=start + 1)]}
+    )
+    world.write("step_labels", "labels", [blank])
+    assert world_.pairs([GOOD]) == []
+    assert world_.rejects() == [("rejected", 0, "empty", "")]
+
+
 STEPS_CHOSEN = [
     # continuations, chosen indexes, (index, reason, detail) of the others
     ([GOOD, " 4 + 4 = 8."], [0, 1], []),
@@ -230,6 +243,8 @@ def test_over_long_pairs_are_rejects(workspace: Path) -> None:
     assert len(world_.rejects()) == 5
     assert world_.run(world_.chosen, verdicts, max_tokens=16, max_per_prompt=3) == [(0, 0, 0), (1, 0, 1), (2, 1, 0)]
     assert sorted(r[2] for r in world_.rejects()) == ["capped", "over_long", "over_long"]
+    longest_first = [s.model_copy(update={"n_tokens": 8 - 4 * s.index}) for s in world_.chosen[:2]]
+    assert world_.run(longest_first, verdicts[:2], max_tokens=16) == [(0, 1, 0), (1, 1, 1)], "ranks are of those kept"
     uncounted = [s.model_copy(update={"n_tokens": None}) for s in world_.chosen]
     with pytest.raises(ValueError, match=r"pairs_step.step.max_tokens: the tokens of sample \S+-0000 are not known"):
         world_.run(uncounted, verdicts, max_tokens=16)

@@ -26,6 +26,7 @@ FITTED = [
     ("step 7:2 * 4 = 8.", " 2 * 4 = 6.", " 2 * 4 = 8."),
     ("**Step 2:** 2 * 4 = 8.", " 2 * 4 = 6.", " 2 * 4 = 8."),
     ("**Step 2:** 2 * 4 = 8.", "** 2 * 4 = 6.", "** 2 * 4 = 8."),
+    ("**Step 2**: 2 * 4 = 8.", " 2 * 4 = 6.", " 2 * 4 = 8."),
     ("### Step 2: 2 * 4 = 8.", " 2 * 4 = 6.", " 2 * 4 = 8."),
     ("Step 2: **8** legs", " **6** legs", " **8** legs"),
     ("**8** legs", "**6** legs", "**8** legs"),
@@ -85,6 +86,10 @@ def test_corrections_of_one_prompt_are_numbered_by_sample_labeler_and_repeat(wor
 
 def test_labels_without_a_usable_correction_are_rejects(workspace: Path) -> None:
     samples = [world.sample(ASKED, i, f"{WRONG} {i}") for i in range(5)]
+    cut_otherwise = label(samples[0], 1, labeler="gus", correction="7")
+    first, wrong, last = cut_otherwise.steps
+    shorter = wrong.model_copy(update={"end": wrong.end - 1})
+    cut_otherwise = cut_otherwise.model_copy(update={"steps": [first, shorter, last]})
     labels = [
         label(samples[0], 1, labeler="ada", correction="8"),
         label(samples[0], 1, labeler="bob"),
@@ -92,6 +97,7 @@ def test_labels_without_a_usable_correction_are_rejects(workspace: Path) -> None
         label(samples[0], 2, labeler="dan", correction="9"),
         label(samples[0], -1, labeler="eve"),
         label(samples[0], None, labeler="fay"),
+        cut_otherwise,
         label(samples[1], None),
         label(samples[2], -1),
         label(samples[3], 1, labeler="ada", correction="8"),
@@ -101,6 +107,7 @@ def test_labels_without_a_usable_correction_are_rejects(workspace: Path) -> None
     assert steps.rejects("samples_corrections") == [
         (samples[0].sample_id, "disputed", "dan, repeat 0"),
         (samples[0].sample_id, "disputed", "fay, repeat 0"),
+        (samples[0].sample_id, "disputed", "gus, repeat 0"),
         (samples[0].sample_id, "empty", "cyd, repeat 0"),
         (samples[0].sample_id, "invalid", "eve, repeat 0"),
         (samples[0].sample_id, "no_correction", "bob, repeat 0"),
