@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def loaded(heavy: tuple[str, ...], names: list[str]) -> list[str]:
     command = [sys.executable, "-c", LOADED, ",".join(heavy), *names]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_an_installation_has_all_modules_and_the_files_beside_them() -> None:
+    built = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {path.parent for package in PACKAGES for path in (REPOSITORY / package).rglob("__init__.py")}
+    assert set(built["packages"]) == {".".join(path.relative_to(REPOSITORY).parts) for path in found}
+    beside = {path for directory in found for path in directory.rglob("*") if path.is_file()}
+    data = {path for path in beside if path.suffix not in (".py", ".pyc")}
+    patterns = [(name.replace(".", "/"), each) for name, given in built["package-data"].items() for each in given]
+    assert data == {path for directory, pattern in patterns for path in (REPOSITORY / directory).glob(pattern)}
 
 
 @pytest.mark.parametrize("package", ["schemas", "stores", "builders"])
