@@ -10,7 +10,7 @@ from builders import step_labels
 from builders.label_files import Label, latest, read_labels, utc
 from stores.buckets import Bucket
 from stores.stage import execute
-from tests.label_world import PREFILL, TEXTS, build, keep, label
+from tests.label_world import PREFILL, TEXTS, build, candidate, keep, label
 from tests.stage_world import read, rejects
 
 MORNING, NOON = "2026-05-04T10:30:00.000Z", "2026-05-04T12:00:00.000Z"
@@ -140,11 +140,12 @@ def test_a_changed_text_is_noticed_until_it_is_labelled_again(workspace: Path) -
 
 def test_a_step_that_the_sample_does_not_have(workspace: Path) -> None:
     first, *_ = build()
-    write_lines({"sample_id": first.sample_id, "labeler": "Ada", "first_error": 9})
-    with pytest.raises(
-        ValueError, match=r"labels/some.jsonl: line 1: names step 9 \(from 0\), but sample .* has \d; label it"
-    ):
-        run_people()
+    count = len(candidate(first).steps)
+    for step, labels in ((count, None), (9, None), (None, ["correct"] * (count + 1))):
+        write_lines({"sample_id": first.sample_id, "labeler": "Ada", "first_error": step, "labels": labels})
+        message = rf"names step {step or count} \(from 0\), but sample .* has {count}; label it"
+        with pytest.raises(ValueError, match=rf"labels/some.jsonl: line 1: {message}"):
+            run_people()
 
 
 SAMPLE = {"sample_id": "s", "labeler": "Ada"}
