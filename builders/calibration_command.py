@@ -29,7 +29,10 @@ def calibrate(
     `json` is one object of all three tables, `csv` the scores alone.
     """
     if labels is not None and humans is None:
-        raise ValueError(f"name the run of human labels too: pairwright calibrate {labels} HUMANS")
+        raise ValueError(
+            f"name the run of human labels too: pairwright calibrate {labels} HUMANS (or {labels} once more, which says"
+            " how far its labelers agree with each other and with themselves)"
+        )
     found = calibrate_runs(load_params(), Path(), labels, humans)
     match format:
         case Format.json:
