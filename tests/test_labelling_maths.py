@@ -67,6 +67,7 @@ AS_WRITTEN = {
     "white": r"$\color{white}{not} x$",
     "far away": r"$\hspace{1000em} x$",
     "off the line": r"$\raisebox{99em}{x}$",
+    "below the line": r"$\raisebox{-9em}{x}$",
     "half a formula": r"$\frac{1$",
     "reordered": "$x \u202e y$",
     "too long": "$x" + "+x" * (MAX_FORMULA // 2) + "$",

@@ -99,19 +99,22 @@ def test_params_that_ask_for_nothing_get_empty_keys_and_no_new_sections(workspac
 def test_labels_are_counted_by_verdict_label_and_first_wrong_step(workspace: Path) -> None:
     neutral = row(2, "j", 1, "judge", labels=["correct", "neutral"])
     judge = [row(0, "j", 1, "judge"), row(1, "j", NONE, "judge"), neutral, row(3, "j", INVALID, "judge")]
+    long = [StepSpan(start=i, end=i + 1) for i in range(12)]
+    judge += [row(4 + i, "j", step, "judge", steps=long) for i, step in enumerate((8, 9, 11))]
     label_world(workspace, [], judge)
     found = metrics(workspace)
     assert found["step_labels"] == {
         "judge": {
-            "labelers": {"j": 4},
-            "verdicts": {"error": 2, "invalid": 1, "no_error": 1},
-            "labels": {"correct": 4, "neutral": 1, "incorrect": 1},
-            "first_wrong_step": {"2": 2},
+            "labelers": {"j": 7},
+            "verdicts": {"error": 5, "invalid": 1, "no_error": 1},
+            "labels": {"correct": 32, "neutral": 1, "incorrect": 4},
+            "first_wrong_step": {"2": 2, "9": 1, "10+": 2},
         }
     }
+    assert list(found["step_labels"]["judge"]["first_wrong_step"]) == ["2", "9", "10+"]
     (entry,) = [e for e in found["funnel"] if (e["stage"], e["run"]) == ("step_labels", "judge")]
-    assert entry["verdicts"] == {"error": 2, "invalid": 1, "no_error": 1}
-    assert entry["rows"] == {"step_labels": 4}
+    assert entry["verdicts"] == {"error": 5, "invalid": 1, "no_error": 1}
+    assert entry["rows"] == {"step_labels": 7}
 
 
 def test_an_audit_is_the_share_of_right_answers_whose_process_is_right(workspace: Path) -> None:
@@ -263,6 +266,18 @@ def test_judging_accuracy_and_margin_are_those_of_the_definition(workspace: Path
     assert f"{got['margin']:+.4f}" in shown
 
 
+def test_other_spans_of_a_sample_are_no_part_of_its_pair(workspace: Path) -> None:
+    margins, beta = judging_world(workspace)
+    for run in ("own", "own_irpo"):
+        rows = read_table(run_dir("reference_logprobs", run, workspace), ReferenceLogprob).to_pylist()
+        others = [r | {"end": r["end"] + 1} for r in rows] + [r | {"eos": not r["eos"]} for r in rows]
+        found = [ReferenceLogprob(**r) for r in [*rows, *(r | {"logprob": -1000.0} for r in others)]]
+        put(workspace, run, ReferenceLogprob, sorted(found, key=lambda r: (r.prompt_id, r.sample_id, r.end, r.eos)))
+    change(workspace, report={"judging": [{"model": "own_irpo", "start": "own", "beta": beta}]})
+    found = metrics(workspace)["judging"]["irpo"]
+    assert (found["n"], found["n_pairs"], found["margin"]) == (12, 12, pytest.approx(np.mean(margins), abs=1e-6))
+
+
 def test_a_model_that_did_not_move_judges_nothing(workspace: Path) -> None:
     build_world(workspace)
     change(workspace, report={"judging": [{"model": "own", "start": "own"}] * 2})
@@ -305,7 +320,8 @@ def test_judging_that_cannot_be_measured_says_why(workspace: Path, case: str, ve
 
 def test_labelled_examples_mark_the_wrong_step_and_are_escaped(workspace: Path) -> None:
     said = {"rationale": f"because {HOSTILE}", "correction": "<b>9</b>"}
-    judge = [row(i, f"j{HOSTILE}", 1, "judge", **said) for i in range(3)] + [row(4, f"j{HOSTILE}", NONE, "judge")]
+    judge = [row(i, f"j{HOSTILE}", 1, "judge", repeat=n, **said) for i in range(3) for n in range(2)]
+    judge += [row(4, f"j{HOSTILE}", NONE, "judge")]
     label_world(workspace, [], judge)
     _, shown = reported(workspace)
     assert "<script" not in shown
@@ -313,6 +329,7 @@ def test_labelled_examples_mark_the_wrong_step_and_are_escaped(workspace: Path) 
     section = shown[shown.index("<h2>Labelled steps</h2>") :].split("</section>")[0]
     assert section.count("<mark>&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;") == report.EXAMPLES_PER_RUN
     assert section.count("first wrong step") == report.EXAMPLES_PER_RUN
+    assert all(sample_id(problem) in section for problem in range(report.EXAMPLES_PER_RUN)), "each sample once"
     assert "<li>so</li>" in section
     assert "because &lt;script&gt;" in section
     assert "&lt;b&gt;9&lt;/b&gt;" in section
