@@ -15,6 +15,7 @@ from tests.pipeline import Checkout, kill, wait_for, wait_for_process
 
 MODELS = ("m0", "m1", "m2", "dpo", "star")
 LONGER = ("m0_longer", "m1_longer", "m2_longer")
+STEPS = ("step_sft", "step_dpo", "step_dpo_baseline")
 
 
 def shipped() -> dict[str, Any]:
@@ -24,12 +25,17 @@ def shipped() -> dict[str, Any]:
 def reduced() -> dict[str, Any]:
     """The shipped params with small numbers: the same runs, a minute of work."""
     params = shipped()
-    for name, limit in {"warmup": 300, "train": 60, "validation": 20, "test": 60}.items():
-        params["problems"][name] |= {"limit": limit, "steps": [2, 2]}
+    windows = {"train_most": {"limit": 70}, "train_rest": {"skip": 70, "limit": 30}}
+    limits = {"warmup": 300, "train": 100, "validation": 20, "test": 60}
+    for name, window in (windows | {name: {"limit": limit} for name, limit in limits.items()}).items():
+        params["problems"][name] |= window | {"steps": [2, 2]}
     params["problems"]["longer"] |= {"limit": 20, "steps": [3, 3]}
-    params["models"]["tiny"]["config"] |= {"num_hidden_layers": 2}
-    params["sampling"]["explore"]["max_new_tokens"] = params["sampling"]["greedy"]["max_new_tokens"] = 40
-    params["sft"]["m0"]["optimizer"] |= {"epochs": 12}
+    for name in ("tiny", "tiny_steps"):
+        params["models"][name]["config"] |= {"num_hidden_layers": 2}
+    for name in ("greedy", "explore", "greedy_steps", "explore_steps"):
+        params["sampling"][name]["max_new_tokens"] = 40
+    for name in ("m0", "step_sft"):
+        params["sft"][name]["optimizer"] |= {"epochs": 12}
     for run in (*params["sft"].values(), *params["preference"].values()):
         run["validation"]["every"] = 10
         run["checkpoint_every"] = 4
@@ -54,12 +60,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 @pytest.mark.slow
 def test_the_whole_graph_runs_and_reports(built: Checkout) -> None:
     found = metrics(built)["models"]
-    assert set(found) == {*MODELS, *LONGER}
-    for name in MODELS:
+    assert set(found) == {*MODELS, *LONGER, *STEPS}
+    for name in (*MODELS, *STEPS):
         low, high = found[name]["ci95"]
         assert 0 <= low <= found[name]["accuracy"] <= high <= 1
         assert found[name]["n"] == 60
-        assert {"maj_2", "pass_2"} <= set(found[name])
+        assert name in STEPS or {"maj_2", "pass_2"} <= set(found[name])
+    assert 0 < metrics(built)["audits"]["step_audit"]["total"]["n"] <= 30
+    judged = metrics(built)["judging"]
+    assert set(judged) == {"step_dpo", "step_dpo_baseline"}
+    assert all(0 <= row["accuracy"] <= 1 and row["n"] > 0 for row in judged.values())
     domains = {sets["longer"]["domain"] for model, sets in metrics(built)["domains"].items() if "longer" in sets}
     assert domains == {"out"}
     params = load_params(built.root / "params.yaml")
@@ -83,7 +93,7 @@ def test_nothing_runs_again_and_the_store_answers(built: Checkout) -> None:
 def test_killed_in_training_it_ends_byte_identical_from_an_empty_ledger(built: Checkout, tmp_path: Path) -> None:
     other = Checkout(tmp_path, reduced())
     process = other.start("dvc", "repro")
-    wait_for_process("train.preference", str(other.root))
+    wait_for_process("train.preference\0m1", str(other.root))
     checkpoints = Path(other.environment["PAIRWRIGHT_LEDGER"]) / "checkpoints"
     wait_for(lambda: any(checkpoints.glob("*/*/state.json")), "checkpoint")
     kill(process)
@@ -117,10 +127,11 @@ def test_the_default_improves_over_seeds(tmp_path: Path) -> None:
         seconds = time.perf_counter() - started
         found = metrics(checkout)
         compared = found["comparisons"]["m2-vs-m0"]
-        accuracies = {name: round(100 * found["models"][name]["accuracy"], 2) for name in MODELS}
-        print(json.dumps({"seed": seed, "seconds": round(seconds), "accuracy": accuracies, "m2-m0": compared}))
+        accuracies = {name: round(100 * found["models"][name]["accuracy"], 2) for name in (*MODELS, *STEPS)}
+        shown = {"seed": seed, "seconds": round(seconds), "accuracy": accuracies, "m2-m0": compared}
+        print(json.dumps(shown | {"judging": found["judging"]}))
         (tmp_path / f"metrics_{seed}.json").write_text(json.dumps(found))
         gains.append(compared["points"])
         assert compared["ci95"][0] > 0
-        assert all(found["models"][name]["n"] == 2000 for name in MODELS)
+        assert all(found["models"][name]["n"] == 2000 for name in (*MODELS, *STEPS))
     assert statistics.mean(gains) >= 6
