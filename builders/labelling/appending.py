@@ -29,10 +29,11 @@ class LabelFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _opened(path) as file:
             _mend(file, path)
+            found = read_labels(path)
         _sync_directory(path.parent)
         self.of_sample: dict[str | None, list[Located]] = defaultdict(list)
         self.lines = 0
-        for located in read_labels(path):
+        for located in found:
             self._remember(located)
 
     def add(self, labels: Iterable[Label]) -> None:
