@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from builders.labelling import maths
 from builders.labelling.maths import MAX_FORMULA, Typesetter, formulas, shown
 
 
@@ -80,6 +81,13 @@ AS_WRITTEN = {
 @pytest.mark.parametrize("text", AS_WRITTEN.values(), ids=AS_WRITTEN)
 def test_what_is_on_no_list_is_shown_as_written(typesetter: Typesetter, text: str) -> None:
     assert typesetter.pieces([text]) == [[shown(text)]]
+
+
+def test_formulas_beyond_a_number_are_shown_as_written(typesetter: Typesetter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maths, "MAX_FORMULAS", 2)
+    first, second = typesetter.pieces(["$x$", "$y$ $z$"])
+    assert [isinstance(piece, dict) for piece in (*first, *second)] == [True, True, False]
+    assert second[1] == " $z$"
 
 
 def test_functions_are_typeset(typesetter: Typesetter) -> None:
