@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from schemas import sections as s
 from schemas import sections_steps as st
 from schemas import sections_training as t
+from schemas.sections_report import Report
 from schemas.slots import NONE, Entry, Name, Section, Slot
 
 
@@ -47,7 +48,7 @@ class Params(Section):
     sft: dict[Name, t.SftRun]
     preference: dict[Name, t.PreferenceRun]
     evaluate: dict[Name, s.EvaluateRun]
-    report: s.Report
+    report: Report
 
 
 class Reference(NamedTuple):
@@ -169,7 +170,7 @@ def _missing_hint(loc: tuple[str | int, ...]) -> str:
 def _owner(loc: tuple[str | int, ...]) -> type[BaseModel] | None:
     if not loc:
         return Params
-    owner: Any = STAGES.get(str(loc[0])) or {"sampling": s.Sampling, "report": s.Report}.get(str(loc[0]))
+    owner: Any = STAGES.get(str(loc[0])) or {"sampling": s.Sampling, "report": Report}.get(str(loc[0]))
     for part in loc[2:] if loc[0] != "report" else loc[1:]:
         info = owner.model_fields.get(str(part)) if owner else None
         owner = info.annotation if info and isinstance(info.annotation, type) else None
