@@ -23,6 +23,11 @@ def line(labels, between: str = "; ") -> str:
     return between.join(f"Step {n}: {label}" for n, label in enumerate(labels, 1))
 
 
+def line_or_json(labels) -> str:
+    """Both ways, by the number of labels."""
+    return structured(labels) if len(labels) % 2 else f"Final Decision: {line(labels)}"
+
+
 WRITTEN = {
     "structured": structured,
     "a fence": lambda labels: f"```json\n{structured(labels)}\n```",
@@ -41,6 +46,12 @@ WRITTEN = {
     "a decision in markdown": lambda labels: f"Final Decision:\n- **{line(labels, f'**;{chr(10)}- **')}**\n",
     "a decision after a draft": lambda labels: f"Final Decision:\nStep 1: maybe\nNo.\nFinal Decision:\n{line(labels)}",
     "a decision in JSON": lambda labels: f"Final Decision:\n```json\n{structured(labels)}\n```",
+    "a decision in bold numbers": lambda labels: f"Final Decision:\n**{line(labels, chr(10) + '**').replace(':', '**:')}",
+    "a decision in JSON below": lambda labels: f"My final decision: see below.\n```json\n{structured(labels)}\n```",
+    "thoughts": lambda labels: f"<think>Final Decision: Step 1: {{</think>\n{line_or_json(labels)}",
+    "thoughts without their start": lambda labels: f"A final decision: is it?\n</think>\n\n{structured(labels)}",
+    "thoughts in an analysis": lambda labels: structured(labels).replace("why", "no </think> here"),
+    "LaTeX of a u": lambda labels: structured(labels).replace("why", r"\underbrace{x}_{\u0031}, \uparrow"),
     "a summary decision": lambda labels: f"Summary decision: {line(labels)}",
 }  # fmt: skip
 
@@ -86,6 +97,22 @@ def test_what_does_not_say_which_step_is_wrong_says_why(text: str, reason: str) 
     found = parse(text, 3, True)
     assert isinstance(found, Invalid), found
     assert found.reason.startswith(reason.replace("\\", "")), found
+
+
+QUOTES = {
+    "an object that was cut": '{"analysis": "It ends: Final Decision: Step 1: incorrect',
+    "a fence that was cut": '```json\n{"analysis": "So:\nFinal Decision:\nStep 1: incorrect',
+    "an object that is not whole": '{"analysis": "' + structured(["incorrect"]) + '", "steps": [',
+    "before an object that was cut": 'It says {"steps": [{"step": 1, "label": "incorrect"}]}. I: {"analysis": "N',
+    "before a decision that is none": f"It says {structured(['incorrect'])}.\nFinal Decision: none",
+    "thoughts that were cut": "<think>It says Final Decision: Step 1: incorrect",
+}
+
+
+@pytest.mark.parametrize("text", QUOTES.values(), ids=QUOTES)
+def test_a_verdict_that_an_answer_quotes_and_does_not_give_is_none(text: str) -> None:
+    """A solution may contain the words that would be a verdict."""
+    assert isinstance(parse(text, 3, True, cut=True), Invalid)
 
 
 def test_what_is_said_after_the_first_wrong_step_is_ignored() -> None:

@@ -2,8 +2,9 @@
 
 It reads the structured answer of `verdicts`, and what models without such a mode write instead: JSON in a code fence or
 amid prose, with trailing commas or LaTeX's backslashes; or labels after `Final Decision:`, as the Step-DPO authors ask
-for (arXiv 2406.18629 and its code; the last such line counts). Answers are kept as they came and are read when the
-table is written, so that a better parser reads them again and nobody pays twice.
+for (arXiv 2406.18629 and its code; the last such line counts). What was thought before `</think>` is no answer, and
+what an object quotes that is not whole is none either. Answers are kept as they came and are read when the table is
+written, so that a better parser reads them again and nobody pays twice.
 """
 
 import json
@@ -20,16 +21,19 @@ _LABELS: tuple[str, ...] = get_args(StepLabel)
 _MARKER = re.compile(r"(?:final|summary)\s+decision\W*?(?::|\n|\Z)", re.IGNORECASE)
 _BETWEEN = re.compile(r"[;\n]|,(?=\s*step\b)", re.IGNORECASE)
 _SEGMENT = re.compile(
-    r"step\s*(?P<number>[^\s:]+?)[.)]?\s*(?::|-|–|—|\bis\b)\s*(?P<label>.*)", re.IGNORECASE | re.DOTALL
+    r"step\s*(?P<number>[^\s:]+?)[.)]?[*_`]*\s*(?::|-|–|—|\bis\b)\s*(?P<label>.*)", re.IGNORECASE | re.DOTALL
 )
 _CORRECTION = re.compile(r"^\W*correction of step\s+([0-9]{1,6})\W*?:[*_ \t]*", re.IGNORECASE | re.MULTILINE)
 _FENCE = re.compile(r"\A\s*```[a-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.IGNORECASE | re.DOTALL)
 _OBJECT = re.compile(r'\{\s*"')
+_BEGUN = re.compile(r'\s*(?:```[a-z]*\s*)?\{\s*"', re.IGNORECASE)
+"""The start of a text that begins with an object."""
 _STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
-_BACKSLASH = re.compile(r"\\(.|\Z)", re.DOTALL)
+_BACKSLASH = re.compile(r"\\(u[0-9a-fA-F]{4}|.|\Z)", re.DOTALL)
 _DECODER = json.JSONDecoder(strict=False)
 _MARKUP = "*_`#>| \t\r."
 _SHOWN = 40
+_THINKING, _THOUGHT = "<think>", "</think>"
 
 
 class Labelled(NamedTuple):
@@ -106,17 +110,23 @@ def _short(value: object) -> str:
 
 
 def _read(text: str) -> _Said | Invalid:
-    fenced = _FENCE.match(text)
-    whole = _decode(fenced[1] if fenced else text)
-    if isinstance(whole, dict):
-        return _from_object(whole)
-    markers = list(_MARKER.finditer(text))
-    rest = text[markers[-1].end() :].lstrip(_MARKUP + "\n") if markers else ""
-    if markers and not rest.startswith("{") and not text[markers[-1].end() :].lstrip().startswith("```json"):
-        return _from_line(rest, text[: markers[-1].start()])
-    found = _embedded(text)
+    answer = text.rpartition(_THOUGHT)[2]
+    for part in (text, answer) if answer != text else (text,):
+        fenced = _FENCE.match(part)
+        whole = _decode(fenced[1] if fenced else part)
+        if isinstance(whole, dict):
+            return _from_object(whole)
+    line, found = Invalid("no label: neither JSON with `steps` nor `Final Decision:`"), []
+    if answer.lstrip().startswith(_THINKING):
+        return line
+    last = None
+    if not _BEGUN.match(answer) and (markers := list(_MARKER.finditer(answer))):
+        last = markers[-1]
+        line = _from_line(answer[last.end() :].lstrip(_MARKUP + "\n"), answer[: last.start()])
+    if isinstance(line, Invalid):
+        found = _embedded(answer[last.end() :] if last else answer)
     if not found:
-        return Invalid("no label: neither JSON with `steps` nor `Final Decision:`")
+        return line
     if any(other.get("steps") != found[-1].get("steps") for other in found):
         return Invalid("more than one verdict")
     return _from_object(found[-1])
@@ -181,18 +191,17 @@ def _loads(text: str) -> object:
 
 def _mended(text: str) -> str:
     """Without trailing commas, and with backslashes doubled that escape nothing, as those of LaTeX."""
-    escaped = _BACKSLASH.sub(lambda m: m[0] if m[1] and m[1] in '"\\/bfnrtu' else "\\" + m[0], text)
+    escaped = _BACKSLASH.sub(lambda m: m[0] if m[1] and (m[1] in '"\\/bfnrt' or m[1][1:]) else "\\" + m[0], text)
     return _STRING_OR_COMMA.sub(lambda m: "" if m[0] == "," else m[0], escaped)
 
 
 def _embedded(text: str) -> list[dict[str, Any]]:
-    """The objects amid prose that have `steps`, in order."""
+    """The objects amid prose that have `steps`, in order; none if one is not whole, since it may quote others."""
     mended, found, at = _mended(text), [], 0
     while match := _OBJECT.search(mended, at):
         try:
             value, at = _DECODER.raw_decode(mended, match.start())
         except (ValueError, RecursionError):
-            at = match.start() + 1
-            continue
+            return []
         found += [value] if "steps" in value else []
     return found
