@@ -46,7 +46,7 @@ WRITTEN = {
     "a decision in markdown": lambda labels: f"Final Decision:\n- **{line(labels, f'**;{chr(10)}- **')}**\n",
     "a decision after a draft": lambda labels: f"Final Decision:\nStep 1: maybe\nNo.\nFinal Decision:\n{line(labels)}",
     "a decision in JSON": lambda labels: f"Final Decision:\n```json\n{structured(labels)}\n```",
-    "a decision in bold numbers": lambda labels: f"Final Decision:\n**{line(labels, chr(10) + '**').replace(':', '**:')}",
+    "a decision in bold numbers": lambda labels: f"Final Decision: **{line(labels, '; **').replace(':', '**:')}",
     "a decision in JSON below": lambda labels: f"My final decision: see below.\n```json\n{structured(labels)}\n```",
     "thoughts": lambda labels: f"<think>Final Decision: Step 1: {{</think>\n{line_or_json(labels)}",
     "thoughts without their start": lambda labels: f"A final decision: is it?\n</think>\n\n{structured(labels)}",
@@ -101,6 +101,7 @@ def test_what_does_not_say_which_step_is_wrong_says_why(text: str, reason: str) 
 
 QUOTES = {
     "an object that was cut": '{"analysis": "It ends: Final Decision: Step 1: incorrect',
+    "an object that was cut and quotes the end of thoughts": '{"analysis": "</think>Final Decision: Step 1: neutral',
     "a fence that was cut": '```json\n{"analysis": "So:\nFinal Decision:\nStep 1: incorrect',
     "an object that is not whole": '{"analysis": "' + structured(["incorrect"]) + '", "steps": [',
     "before an object that was cut": 'It says {"steps": [{"step": 1, "label": "incorrect"}]}. I: {"analysis": "N',

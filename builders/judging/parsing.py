@@ -110,21 +110,20 @@ def _short(value: object) -> str:
 
 
 def _read(text: str) -> _Said | Invalid:
-    answer = text.rpartition(_THOUGHT)[2]
-    for part in (text, answer) if answer != text else (text,):
-        fenced = _FENCE.match(part)
-        whole = _decode(fenced[1] if fenced else part)
-        if isinstance(whole, dict):
-            return _from_object(whole)
-    line, found = Invalid("no label: neither JSON with `steps` nor `Final Decision:`"), []
+    begun = _BEGUN.match(text)
+    answer = text if begun else text.rpartition(_THOUGHT)[2]
+    fenced = _FENCE.match(answer)
+    whole = _decode(fenced[1] if fenced else answer)
+    if isinstance(whole, dict):
+        return _from_object(whole)
+    line, rest = Invalid("no label: neither JSON with `steps` nor `Final Decision:`"), answer
     if answer.lstrip().startswith(_THINKING):
         return line
-    last = None
-    if not _BEGUN.match(answer) and (markers := list(_MARKER.finditer(answer))):
-        last = markers[-1]
-        line = _from_line(answer[last.end() :].lstrip(_MARKUP + "\n"), answer[: last.start()])
-    if isinstance(line, Invalid):
-        found = _embedded(answer[last.end() :] if last else answer)
+    markers = [] if begun else list(_MARKER.finditer(answer))
+    if markers:
+        rest = answer[markers[-1].end() :]
+        line = _from_line(rest.lstrip(_MARKUP + "\n"), answer[: markers[-1].start()])
+    found = _embedded(rest) if isinstance(line, Invalid) else []
     if not found:
         return line
     if any(other.get("steps") != found[-1].get("steps") for other in found):
