@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.engines.budget import Budget, BudgetSpent, budget_usd, worst_usd
-from builders.engines.prices import price_table, price_usd, stated_prices
+from builders.engines.budget import Budget, BudgetSpent, answer_usd, budget_usd, worst_usd
+from builders.engines.prices import price_table, price_usd, stated_prices, surge
 from stores.ledger import Ledger
 from stores.reservations import Account, account, reserve
 from stores.stage import StopEarly
@@ -204,6 +204,38 @@ def test_a_batch_costs_half_where_the_table_says_so() -> None:
     usage = {"prompt_tokens": 1000, "completion_tokens": 1000}
     assert price_usd(MODEL, "https://api.openai.com/v1", usage) == pytest.approx(0.00075)
     assert price_usd(MODEL, "https://api.openai.com/v1", usage, batch=True) == pytest.approx(0.000375)
+
+
+def test_what_only_the_total_counts_is_paid_for() -> None:
+    """Some providers leave what a model thinks out of `completion_tokens`."""
+    usage = {"prompt_tokens": 100, "completion_tokens": 10}
+    thought = price_usd(MODEL, "", usage | {"total_tokens": 1100})
+    assert thought == price_usd(MODEL, "", usage | {"completion_tokens": 1000})
+    for total in (110, 50, None, "1100"):
+        assert price_usd(MODEL, "", usage | {"total_tokens": total}) == price_usd(MODEL, "", usage)
+
+
+def test_a_model_that_answers_by_a_name_of_its_own_costs_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAIRWRIGHT_PRICE_USD_PER_MTOK", "1000,1000")
+    usage = {"prompt_tokens": 100, "completion_tokens": 10}
+    assert price_usd("my-deployment", "", usage, asked=MODEL) == price_usd(MODEL, "", usage)
+    assert answer_usd({"model": "my-deployment", "usage": usage}, MODEL, "") == price_usd(MODEL, "", usage)
+    assert price_usd("my-deployment", "", usage, asked="another") == pytest.approx(0.11)
+
+
+@pytest.mark.parametrize(("model", "times"), [("deepseek-chat", 2), (MODEL, 1), ("no-such-model", 1)])
+def test_a_worst_case_is_that_of_the_dearest_time_of_a_day(
+    monkeypatch: pytest.MonkeyPatch, model: str, times: int
+) -> None:
+    monkeypatch.setenv("PAIRWRIGHT_PRICE_USD_PER_MTOK", "1,1")
+    assert surge(model, "") == pytest.approx(times)
+    body, usage = {"model": model, "max_tokens": 10}, {"prompt_tokens": 20, "completion_tokens": 10}
+    worst, prices = [], []
+    for half_hour in range(48):
+        monkeypatch.setattr("builders.engines.prices._now", lambda at=half_hour: 986_000 + at)
+        worst.append(worst_usd(body, ""))
+        prices.append(price_usd(model, "", usage) or math.inf)
+    assert max(prices) <= min(worst)
 
 
 @given(st.text(max_size=2000), st.integers(1, 5000))

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from builders.engines.prices import STATED, price_usd
+from builders.engines.prices import STATED, price_usd, surge
 from stores.ledger import Ledger
 from stores.reservations import Account, account, reserve
 from stores.stage import StopEarly
@@ -47,7 +47,7 @@ class BudgetSpent(StopEarly):
 
 
 def worst_usd(body: Mapping[str, Any], url: str, batch: bool = False) -> float:
-    """What the answer to a request costs at most. A token is at least one byte.
+    """What the answer to a request costs at most, at any time of the day. A token is at least one byte.
 
     Raises ValueError for a model without a known price.
     """
@@ -60,14 +60,15 @@ def worst_usd(body: Mapping[str, Any], url: str, batch: bool = False) -> float:
             f"{VARIABLE} is set, and no price of '{body['model']}' is known; set {STATED}=<input>,<output>, its US"
             " dollars per million tokens"
         )
-    return price
+    return price * surge(body["model"], url)
 
 
 def answer_usd(answer: Mapping[str, Any], asked: str, url: str) -> float | None:
     """What an answer cost, by its own account; None if it does not say."""
-    usage = answer.get("usage")
-    named = answer.get("model")
-    return price_usd(named if isinstance(named, str) else asked, url, usage) if isinstance(usage, Mapping) else None
+    usage, named = answer.get("usage"), answer.get("model")
+    if not isinstance(usage, Mapping):
+        return None
+    return price_usd(named if isinstance(named, str) else asked, url, usage, asked=asked)
 
 
 class Budget:

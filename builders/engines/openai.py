@@ -97,5 +97,5 @@ class OpenaiEngine:
             return Completion(reply.value.detail, reply.value.reason, 0, 0, n_attempts=reply.n_attempts)
         completion, usage = reply.value
         model = (completion.served_by or self.model.name).split()[0]
-        price = None if self.model.ours else price_usd(model, reply.server.url, usage)
+        price = None if self.model.ours else price_usd(model, reply.server.url, usage, asked=self.model.name)
         return completion._replace(price_usd=price, n_attempts=reply.n_attempts)

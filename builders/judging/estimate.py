@@ -97,7 +97,7 @@ def _price(setting: Setting, url: str, answer: Completion) -> float | None:
     """The price of such an answer in the run's mode."""
     model = (answer.served_by or setting.hosted).split()[0]
     usage = {"prompt_tokens": answer.n_prompt_tokens, "completion_tokens": answer.n_tokens}
-    listed = price_usd(model, url, usage, setting.judge.mode == "batch")
+    listed = price_usd(model, url, usage, setting.judge.mode == "batch", asked=setting.hosted)
     return answer.price_usd if listed is None else listed
 
 

@@ -199,7 +199,8 @@ def completion_of(
         return Completion(answer.detail, answer.reason, 0, 0, n_attempts=n_attempts)
     completion, usage = answer
     model = (completion.served_by or setting.hosted).split()[0]
-    return completion._replace(price_usd=price_usd(model, url, usage, batch), n_attempts=n_attempts)
+    price = price_usd(model, url, usage, batch, asked=setting.hosted)
+    return completion._replace(price_usd=price, n_attempts=n_attempts)
 
 
 def questions(setting: Setting, candidates: Iterable[Candidate], repeat: int = 0, attempt: int = 0) -> Iterator[Asked]:
