@@ -5,13 +5,13 @@ the others.
 """
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 
 import pyarrow as pa
 
 from builders.checkers import checker_for, get_checker
 from builders.engines import Engine, load_engine
-from builders.generation import Prompts, Setting, answer, prompts_of, sample_rows
+from builders.generation import Prompts, Setting, answer, keys_of, prompts_of, sample_rows
 from builders.model_files import fingerprint
 from builders.predictions import predict
 from builders.rewards import judge
@@ -60,7 +60,9 @@ def run(stage: Stage) -> None:
         return load_engine(config.engine, stage.dir("models", config.model), config.precision)
 
     for setting, n in wanted:
-        answer(ledger, setting, prompts, n, engine, config.batch_size, wanted).charge(stage.cost)
+        answer(ledger, setting, prompts, n, engine, config.batch_size, partial(keys_of, prompts, wanted)).charge(
+            stage.cost
+        )
     samples = pa.concat_tables(merged_rows(stage, ledger, wanted, prompts))
     stage.write(Sample, [samples])
     predictions = predict(samples, stage.read("prompts", config.prompts), problems, config.checker)

@@ -30,6 +30,8 @@ _PROMPT_COLUMNS = ("prompt_id", "problem_id", "messages", "prefill", "rendering"
 
 Prompts = Callable[[], Iterable[pa.Table]]
 """Gives the prompts of a run anew, in batches: they are read several times and never held whole."""
+Keys = Callable[[], Iterable[list[str]]]
+"""Gives the ledger's keys of some completions, in chunks."""
 
 
 class Setting(NamedTuple):
@@ -62,18 +64,18 @@ class Setting(NamedTuple):
         return {"sampling": self.sampling.model_dump(), "seed": self.seed, "precision": self.precision}
 
 
-def prompts_of(stage: Stage, run: str) -> Prompts:
-    """The prompts of a run.
+def prompts_of(stage: Stage, run: str, whole: bool = False) -> Prompts:
+    """The prompts of a run that are in the scope, or the `whole` of it.
 
     Raises ValueError if it has none.
     """
     if not stage.rows("prompts", run, whole=True):
         raise ValueError(f"prompts run '{run}' is empty; there is nothing to ask")
-    return partial(_chunks, stage, run)
+    return partial(_chunks, stage, run, whole)
 
 
-def _chunks(stage: Stage, run: str) -> Iterator[pa.Table]:
-    for batch in stage.scan("prompts", run, _PROMPT_COLUMNS):
+def _chunks(stage: Stage, run: str, whole: bool) -> Iterator[pa.Table]:
+    for batch in stage.scan("prompts", run, _PROMPT_COLUMNS, whole):
         yield from (batch.slice(start, PROMPTS_AT_ONCE) for start in range(0, len(batch), PROMPTS_AT_ONCE))
 
 
@@ -84,6 +86,13 @@ def requests(prompts: pa.Table, setting: Setting, n: int) -> Iterator[Request]:
         messages = tuple(Chat(**message) for message in row["messages"])
         for index in range(n):
             yield Request(f"{setting.context}-{asked}-{index:04d}", messages, row["prefill"], row["rendering"])
+
+
+def keys_of(prompts: Prompts, asked: Sequence[tuple[Setting, int]]) -> Iterator[list[str]]:
+    """The keys of so many completions per prompt of each setting, in chunks."""
+    for setting, n in asked:
+        for chunk in prompts():
+            yield [request.key for request in requests(chunk, setting, n)]
 
 
 class Spent(NamedTuple):
@@ -107,14 +116,14 @@ def answer(
     n: int,
     engine: Callable[[], Engine],
     batch_size: int,
-    run: Sequence[tuple[Setting, int]] = (),
+    shares: Keys | None = None,
 ) -> Spent:
     """Generates what the ledger lacks of `n` completions per prompt, committing every batch as it finishes.
 
     The engine is loaded only if something is missing. Another process that wants the same context waits here. Returns
     the device seconds, tokens and price of the batches that this call committed. If a batch cannot be committed, the
-    engine is told to stop before it computes or asks for anything else. `run` is all that shares the budget of paid
-    completions (the default: these). Raises StopEarly if it is spent.
+    engine is told to stop before it computes or asks for anything else. `shares` gives the keys of all that shares the
+    budget of paid completions (the default: these). Raises StopEarly if it is spent.
     """
     with ledger.exclusive(setting.context):
         missing = [_missing(ledger, setting, chunk, n) for chunk in prompts()]
@@ -124,7 +133,8 @@ def answer(
         announce(ledger, setting.context, setting.model, setting.model_fingerprint, setting.noted, total, left)
         running = engine()
         began, tokens, price = running.device_s, 0, 0.0
-        budget = _guard(running, ledger, prompts, run or [(setting, n)])
+        guard = getattr(running, "guard", None)
+        budget = guard(ledger, (shares or partial(keys_of, prompts, [(setting, n)]))()) if guard else None
         wanted = _wanted(prompts, setting, n, missing)
         batches = cast(Generator[Finished], running.stream(wanted, setting.sampling, batch_size))
         title, guarded = f"sampling {setting.model}", _within(budget, ledger, prompts, setting, n)
@@ -140,13 +150,6 @@ def answer(
                 price += sum(completion.price_usd or 0.0 for _, completion in batch)
                 bar.advance(len(batch))
         return Spent(running.device_s - began, tokens, price)
-
-
-def _guard(running: Engine, ledger: Ledger, prompts: Prompts, run: Sequence[tuple[Setting, int]]) -> Budget | None:
-    """The budget that an engine keeps to, if there is one and it asks for money."""
-    guard = getattr(running, "guard", None)
-    keys = ([r.key for r in requests(chunk, setting, n)] for setting, n in run for chunk in prompts())
-    return guard(ledger, keys) if guard else None
 
 
 @contextmanager

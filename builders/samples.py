@@ -7,7 +7,7 @@ committed batch ended, and a larger n generates only what is new.
 from functools import partial
 
 from builders.engines import load_engine
-from builders.generation import Setting, answer, prompts_of, sample_rows
+from builders.generation import Setting, answer, keys_of, prompts_of, sample_rows
 from builders.model_files import fingerprint
 from schemas import Sample
 from stores.ledger import Ledger
@@ -26,7 +26,8 @@ def run(stage: Stage) -> None:
     setting = Setting(config.model, fingerprint(model), sampling, stage.params.seed, config.precision)
     prompts, ledger = prompts_of(stage, config.prompts), Ledger()
     load = partial(load_engine, config.engine, model, config.precision)
-    answer(ledger, setting, prompts, config.n, load, config.batch_size).charge(stage.cost)
+    shares = partial(keys_of, prompts_of(stage, config.prompts, whole=True), [(setting, config.n)])
+    answer(ledger, setting, prompts, config.n, load, config.batch_size, shares).charge(stage.cost)
     stage.write(Sample, sample_rows(ledger, setting, prompts(), config.n, stage.reject, config.token_ids))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from builders import evaluate, models, samples
+from stores.buckets import Bucket
 from stores.paths import run_dir
 from stores.stage import StopEarly, execute
 from tests import stage_world as world
@@ -47,6 +48,19 @@ def test_samples_keep_to_the_budget_and_a_larger_one_continues(hosted: None, mon
         execute("samples", "drawn", samples.run)
         assert meter.answered == 2 * PROMPTS
     assert len(world.read("samples", "drawn")) == 2 * PROMPTS
+
+
+def test_buckets_share_the_budget_of_their_run(hosted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter, stopped = Meter(), 0
+    with FaultServer(meter).running() as server:
+        connect(monkeypatch, server, budget_usd="0.001")
+        for number in range(16):
+            try:
+                execute("samples", "drawn", samples.run, bucket=Bucket(number, 16))
+            except StopEarly:
+                stopped += 1
+        assert 0 < stopped < 16
+        assert 0.0005 < meter.charged <= 0.001
 
 
 def test_an_evaluation_has_one_budget_for_all_of_its_settings(hosted: None, monkeypatch: pytest.MonkeyPatch) -> None:

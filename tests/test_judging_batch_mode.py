@@ -12,12 +12,14 @@ from builders import models, step_labels
 from builders.engines.budget import worst_usd
 from builders.engines.prices import price_usd
 from builders.judging.batches import main
+from stores.buckets import Bucket
 from stores.stage import StopEarly, execute
 from tests import stage_world as world
 from tests.batch_server import BatchServer, Fate
 from tests.fault_server import MODEL, Act, Asked
 from tests.first_error_rows import LabelledRow
 from tests.hosted_world import connect
+from tests.judging_world import ledger_sql
 from tests.replaying_judge import ReplayingJudge, is_malformed, write_params, write_rows
 
 COUNT = 24
@@ -215,6 +217,27 @@ def test_a_budget_is_kept_by_batches(server: BatchServer, monkeypatch: pytest.Mo
     until_done()
     assert set(server.paid.values()) == {1}
     assert len(server.paid) == COUNT
+
+
+def test_what_a_batch_of_another_bucket_may_cost_counts_online_too(
+    server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = sorted({int(row["problem_id"][0], 16) for row in world.read("problems", "train")})[:2]
+    monkeypatch.setenv("PAIRWRIGHT_BUDGET_USD", "1")
+    with pytest.raises(StopEarly, match="under way"):
+        build(one)
+    in_batch, before = ledger_sql("select sum(batch_usd) from reservations")[0][0], one_by_one(server)
+    set_judge(mode="online")
+    monkeypatch.setenv("PAIRWRIGHT_BUDGET_USD", str(in_batch * 1.0001))
+    with pytest.raises(StopEarly, match="are spent, and the next answer may cost"):
+        build(other)
+    assert one_by_one(server) == before
+    monkeypatch.setenv("PAIRWRIGHT_BUDGET_USD", str(in_batch + 1))
+    build(other)
+
+
+def build(bucket: int) -> None:
+    execute("step_labels", "judged", step_labels.run, bucket=Bucket(bucket, 16))
 
 
 def may_cost(server: BatchServer) -> float:

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import step_labels
 from builders.engines.budget import Budget, BudgetSpent, answer_usd, budget_usd, worst_usd
 from builders.engines.prices import price_table, price_usd, stated_prices, surge
+from stores.buckets import Bucket
 from stores.ledger import Ledger
 from stores.reservations import Account, account, reserve
-from stores.stage import StopEarly
+from stores.stage import StopEarly, execute
 from tests import judging_world as judged
 from tests.fault_server import MODEL, Act, Asked, FaultServer
 from tests.hosted_world import connect
@@ -95,6 +97,26 @@ def test_nothing_is_sent_that_does_not_fit(workspace: Path, monkeypatch: pytest.
             judged.judge()
         assert len(server.asked) == 1, "one worst case at a time"
     assert max(paid) < worst
+
+
+def test_buckets_share_the_budget_of_their_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter()
+    judged.write(64)
+    with FaultServer(meter).running() as server:
+        connect(monkeypatch, server, budget_usd="0.002")
+        stopped = 0
+        for number in range(16):
+            try:
+                execute("step_labels", "judged", step_labels.run, bucket=Bucket(number, 16))
+            except StopEarly:
+                stopped += 1
+        with pytest.raises(StopEarly, match=r"of 0\.002 USD"):
+            judged.judge()
+        assert 0 < stopped < 16
+        assert 0.001 < meter.charged <= 0.002
+        monkeypatch.setenv("PAIRWRIGHT_BUDGET_USD", "1")
+        assert len(judged.judge()) == 64
+    assert meter.answered == 64
 
 
 def test_lost_replies_count_at_their_worst_case_and_refusals_at_nothing(

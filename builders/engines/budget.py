@@ -10,7 +10,7 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from builders.engines.prices import STATED, price_usd, surge
@@ -93,17 +93,23 @@ class Budget:
 
     @classmethod
     def of(
-        cls, ledger: Ledger, model: str, url: str, keys: Iterable[Sequence[str]], in_batches: bool = False
+        cls,
+        ledger: Ledger,
+        model: str,
+        url: str,
+        keys: Iterable[Sequence[str]],
+        in_batches: Container[str] | None = (),
     ) -> "Budget | None":
         """What is left of the environment's budget, if there is one, for a run with these keys (in chunks).
 
-        `in_batches`: what may be under way in a batch counts too.
+        `in_batches`: of which of them what was reserved for a batch counts too; None: of all.
         """
         limit = budget_usd()
         if limit is None:
             return None
         spent = account(ledger, keys)
-        spent = spent if in_batches else spent._replace(in_batches={})
+        if in_batches is not None:
+            spent = spent._replace(in_batches={key: usd for key, usd in spent.in_batches.items() if key in in_batches})
         prompt, generated = spent.unpriced
         unpriced = price_usd(model, url, {"prompt_tokens": prompt, "completion_tokens": generated})
         return cls(limit, ledger, spent, unpriced or 0.0)

@@ -13,8 +13,9 @@ from builders.engines.lanes import Facts
 from builders.engines.pump import answered
 from builders.engines.servers import Server, limits, servers
 from builders.engines.transport import GaveUp, Question, Transport
-from builders.generation import Spent
+from builders.generation import Keys, Spent
 from builders.judging import questions
+from builders.judging.batch_parts import Parts, taken
 from builders.judging.questions import Asked, Setting
 from builders.step_label_rows import Candidate
 from schemas.sections_steps import MAX_REPEATS
@@ -131,12 +132,14 @@ def missing(
 
 
 class Asker:
-    """Gets answers into the ledger. The caller holds the context."""
+    """Gets answers into the ledger. The caller holds the context. `shares` gives the keys that share the budget: those
+    of the whole run, where these questions are a bucket's.
+    """
 
-    def __init__(self, ledger: Ledger, run: Questions, command: str, mode: str = ""):
+    def __init__(self, ledger: Ledger, run: Questions, command: str, shares: Keys | None = None, mode: str = ""):
         self.ledger, self.run, self.setting, self.command = ledger, run, run.setting, command
         self.mode, self.spent = mode or run.setting.judge.mode, Spent()
-        self._announced = False
+        self._shares, self._announced = shares or run.all_keys, False
 
     def ask(self, wanted: Missing) -> None:
         """Asks what is missing; afterwards the ledger has it all.
@@ -156,9 +159,9 @@ class Asker:
             raise StopEarly(self._continue(stop, wanted)) from None
 
     def budget(self) -> Budget | None:
-        """What is left for the run. Online, no batch is under way."""
-        keys, in_batches = self.run.all_keys(), self.mode == "batch"
-        return Budget.of(self.ledger, self.setting.hosted, servers()[0].url, keys, in_batches)
+        """What is left for the run. Online, what batches have not answered counts only while they are under way."""
+        in_batches = None if self.mode == "batch" else taken(Parts(self.ledger.root, self.setting.context))
+        return Budget.of(self.ledger, self.setting.hosted, servers()[0].url, self._shares(), in_batches)
 
     def _announce(self, left: int) -> None:
         setting = self.setting

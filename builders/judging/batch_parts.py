@@ -109,6 +109,11 @@ class Parts:
                 path.unlink()
 
 
+def taken(parts: Parts) -> set[str]:
+    """The keys that batches under way will answer."""
+    return {key for part in parts.under_way for key in part.keys}
+
+
 def new_name() -> str:
     """A name for a part that nobody else has."""
     return uuid.uuid4().hex

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from builders.judging.batch_client import ENDPOINT
-from builders.judging.batch_parts import Parts
+from builders.judging.batch_parts import Parts, taken
 from stores.ledger import Ledger
 
 MOST_QUESTIONS, MOST_BYTES = 50_000, 200 * 1000**2
@@ -82,11 +82,6 @@ class Wanted:
         for _ in self._lines:
             pass
         return Left(self.missing, self.submitted, self.failed)
-
-
-def taken(parts: Parts) -> set[str]:
-    """The keys that batches under way will answer."""
-    return {key for part in parts.under_way for key in part.keys}
 
 
 def chunks(items: Iterable[T]) -> Iterator[list[T]]:

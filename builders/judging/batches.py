@@ -19,8 +19,8 @@ from builders.engines.servers import Server, limits, servers
 from builders.generation import Spent
 from builders.judging.batch_client import SETTLED_AFTER, BatchClient, number
 from builders.judging.batch_lines import Read
-from builders.judging.batch_parts import Parts, contexts
-from builders.judging.batch_questions import Questions, taken
+from builders.judging.batch_parts import Parts, contexts, taken
+from builders.judging.batch_questions import Questions
 from builders.judging.batch_work import Batches
 from stores.ledger import Ledger
 from stores.reservations import lose_batches

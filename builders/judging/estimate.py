@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from builders.engines.prices import STATED, price_table, price_usd
 from builders.engines.servers import base_urls
 from builders.judging.asking import Asker, Candidates, Missing, Questions, keys_of, missing, still
-from builders.judging.judge import command, read
+from builders.judging.judge import command, keys_of_whole, read
 from builders.judging.parsing import Invalid
 from builders.judging.questions import Setting, setting_of
 from stores.ledger import Completion, Ledger
@@ -52,7 +53,7 @@ def pilot(stage: Stage, candidates: Candidates, count: int) -> str:
         if not len(chosen):
             return f"{stage.section}.{stage.name}: there is nothing to judge"
         new = len(still(ledger, chosen))
-        asker = Asker(ledger, run, command(stage), "online")
+        asker = Asker(ledger, run, command(stage), partial(keys_of_whole, stage, run), "online")
         asker.ask(chosen)
         found = ledger.get(keys_of(chosen))
         answers = [found[key] for key in keys_of(chosen)]

@@ -8,7 +8,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 
 import numpy as np
@@ -19,6 +19,8 @@ from builders.judging.parsing import PARSER_VERSION, Invalid, Labelled, parse
 from builders.judging.questions import Setting, setting_of
 from builders.step_label_rows import Candidate, Labeling, invalid_row, label_row
 from schemas.step_labels import StepLabels
+from stores.buckets import WHOLE
+from stores.duck import Duck
 from stores.ledger import Completion, Ledger
 from stores.stage import Stage
 
@@ -67,13 +69,29 @@ def _no_collector() -> Iterator[None]:
 
 def _ask(stage: Stage, ledger: Ledger, run: Questions, neutral: bool) -> None:
     """Gets all answers of a run into the ledger. Another process that wants the same waits here."""
-    asker, wanted, retries = Asker(ledger, run, command(stage)), None, run.setting.judge.retries
+    asker = Asker(ledger, run, command(stage), partial(keys_of_whole, stage, run))
+    wanted, retries = None, run.setting.judge.retries
     with ledger.exclusive(run.setting.context):
         for attempt in range(retries + 1):
             asker.ask(missing(ledger, run, attempt, wanted))
             if attempt < retries:
                 wanted = _invalid(ledger, run, attempt, wanted, neutral)
     asker.spent.charge(stage.cost)
+
+
+def keys_of_whole(stage: Stage, run: Questions) -> Iterator[list[str]]:
+    """Every key that a run may ever ask, in chunks, though these questions are a bucket's: they share the budget."""
+    if stage.scope == WHOLE:
+        yield from run.all_keys()
+        return
+    from builders.step_labels import judged, select  # which imports this module
+
+    whole = stage.narrowed(WHOLE, [])
+    with Duck() as duck:
+        select(whole, duck)
+        asked = Questions(run.setting, partial(judged, whole, duck))
+        asked.read_all()
+    yield from asked.all_keys()
 
 
 def command(stage: Stage) -> str:
