@@ -295,7 +295,9 @@ def test_settings_that_all_refuse_are_a_mistake(world: World, server: BatchServe
     for match in ("submitted", "done"):
         with pytest.raises(StopEarly, match=match):
             world.call(asks(3))
-    with pytest.raises(ValueError, match="answers 400: temperature must be 1; change `judge` or the model"):
+    with pytest.raises(
+        ValueError, match=r"answers 400: temperature must be 1; change `judge` .*`answer: text`.* or the model"
+    ):
         world.call(asks(3))
     server.plan = lambda asked: Act()
     world.until_done(asks(3))

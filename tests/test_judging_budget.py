@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,15 +105,16 @@ def test_buckets_share_the_budget_of_their_run(workspace: Path, monkeypatch: pyt
     judged.write(64)
     with FaultServer(meter).running() as server:
         connect(monkeypatch, server, budget_usd="0.002")
-        stopped = 0
+        said = []
         for number in range(16):
             try:
                 execute("step_labels", "judged", step_labels.run, bucket=Bucket(number, 16))
-            except StopEarly:
-                stopped += 1
+            except StopEarly as stop:
+                said.append(str(stop))
+        assert 0 < len(said) < 16
+        assert all(re.search(r"`python -m builders\.step_labels judged --bucket \d+/16` or", stop) for stop in said)
         with pytest.raises(StopEarly, match=r"of 0\.002 USD"):
             judged.judge()
-        assert 0 < stopped < 16
         assert 0.001 < meter.charged <= 0.002
         monkeypatch.setenv("PAIRWRIGHT_BUDGET_USD", "1")
         assert len(judged.judge()) == 64

@@ -68,7 +68,9 @@ def test_a_pilot_of_all_and_of_more_than_there_is(
     with FaultServer(Meter()).running() as server:
         connect(monkeypatch, server)
         assert "pilot of 1 answers, 1 asked now" in estimate(monkeypatch, capsys, "1")
-        assert "pilot of 5 answers, 4 asked now" in estimate(monkeypatch, capsys, "99")
+        run_stage("step_labels", step_labels.run, ["judged", "--estimate", "3"], step_labels.estimate)
+        assert "3 completions, 1 are in the ledger, 2 to generate" in capsys.readouterr().err
+        assert "pilot of 5 answers, 2 asked now" in estimate(monkeypatch, capsys, "99")
         assert len(server.asked) == 5
 
 
@@ -94,7 +96,9 @@ def test_it_keeps_to_the_budget(
             estimate(monkeypatch, capsys)
         assert exit_.value.code == 75
         assert 0 < len(server.asked) < 20
-    assert "PAIRWRIGHT_BUDGET_USD" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "PAIRWRIGHT_BUDGET_USD" in said
+    assert f"{20 - len(server.asked)} of 20 answers are missing" in said
 
 
 def test_retries_and_batches_change_the_forecast(

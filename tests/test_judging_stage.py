@@ -276,3 +276,15 @@ def test_keys_and_addresses_are_nowhere(
     for secret in (KEY, address):
         assert secret not in said
         assert not any(secret.encode() in content for content in files)
+
+
+@pytest.mark.parametrize("said", ["response_format is not supported", "temperature must be 1"])
+def test_a_server_that_takes_no_such_questions_is_one_line_with_the_setting(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    judged.write(5)
+    refusal = json.dumps({"error": {"message": said}})
+    with FaultServer(lambda asked: Act(400, content=refusal)).running() as server:
+        connect(monkeypatch, server)
+        with pytest.raises(ValueError, match=rf"{said}; change `judge` \(such as `temperature`, or `answer: text`\)"):
+            judged.judge()

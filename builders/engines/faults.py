@@ -64,12 +64,21 @@ class Doubtful(Exception):
         self.detail = detail
 
 
-def judge(error: "APIError", server: Server, hidden: tuple[Server, ...]) -> Unanswerable | Exception:
-    """What to do about an error of the client: a reason why there is no answer, or an exception to raise."""
+SAMPLING = "`sampling`, `rendering`"
+"""What of params decides a request, unless somebody else asks."""
+
+
+def judge(
+    error: "APIError", server: Server, hidden: tuple[Server, ...], settings: str = SAMPLING
+) -> Unanswerable | Exception:
+    """What to do about an error of the client: a reason why there is no answer, or an exception to raise.
+
+    `settings` are what a user may change if the server takes no such request.
+    """
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return _judge_status(error, server, hidden)
+        return _judge_status(error, server, hidden, settings)
     if isinstance(error, openai.APITimeoutError) and not _unconnected(error):
         return Failed("server", "time-out")
     if isinstance(error, openai.APIConnectionError) and _unconnected(error):
@@ -95,7 +104,9 @@ def costs_nothing(error: BaseException) -> bool:
     return isinstance(error, openai.APIConnectionError) and _unconnected(error)
 
 
-def _judge_status(error: "APIStatusError", server: Server, hidden: tuple[Server, ...]) -> Unanswerable | Exception:
+def _judge_status(
+    error: "APIStatusError", server: Server, hidden: tuple[Server, ...], settings: str
+) -> Unanswerable | Exception:
     status, said = error.status_code, _said(error.body)
     label = f"{type(error).__name__} {status}"
     detail = redact(f"{status}: {said.message}", hidden)
@@ -122,16 +133,17 @@ def _judge_status(error: "APIStatusError", server: Server, hidden: tuple[Server,
             return Unanswerable("refused", detail)
         case 400 | 422 if not _SETTING.search(said.everything):
             return Doubtful(detail)
-    return _mistake(status, server, detail)
+    return mistake(status, server, detail, settings)
 
 
-def _mistake(status: int, server: Server, detail: str) -> ValueError:
+def mistake(status: int, server: Server, detail: str, settings: str) -> ValueError:
+    """What no attempt can mend, with the remedy."""
     if status == 401:
         return ValueError(f"{server.place} refuses the key (401); set OPENAI_API_KEY or PAIRWRIGHT_API_KEYS")
     remedy = {
         403: "; the key may not use this model",
         404: "; check the model's name and the base URL (it usually ends in /v1)",
-    }.get(status, "; change `sampling`, `rendering` or the model")
+    }.get(status, f"; change {settings} or the model")
     return ValueError(f"{server.place} answers {detail}{remedy}")
 
 

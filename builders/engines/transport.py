@@ -15,6 +15,7 @@ from stamina.instrumentation import set_on_retry_hooks
 
 from builders.engines.budget import Budget, answer_usd, worst_usd
 from builders.engines.faults import (
+    SAMPLING,
     Doubtful,
     Failed,
     Unanswerable,
@@ -23,6 +24,7 @@ from builders.engines.faults import (
     costs_nothing,
     in_answer,
     judge,
+    mistake,
     not_my_dialect,
 )
 from builders.engines.lanes import Facts, Lane
@@ -45,6 +47,8 @@ class Question(NamedTuple, Generic[T]):
     """The same settings with a question that nobody refuses, to tell a bad setting from a refused question."""
     key: str = ""
     """The ledger's key of the answer, where there is a budget."""
+    settings: str = SAMPLING
+    """What of params a user may change if the server takes no such question."""
 
 
 class Reply(NamedTuple, Generic[T]):
@@ -164,7 +168,7 @@ class Transport:
             lane.heard(number, allowances(response.headers), time.monotonic())
             if not_my_dialect(error, asking.dialect) and lane.facts.switch(asking.dialect):
                 raise self._failed(Failed("dialect", "another name of max_tokens"), asking, lane, number) from None
-        outcome = judge(error, lane.server, self.servers)
+        outcome = judge(error, lane.server, self.servers, asking.question.settings)
         if isinstance(outcome, Doubtful):
             outcome = await self._resolve(outcome, asking, lane)
         if isinstance(outcome, Failed):
@@ -188,11 +192,11 @@ class Transport:
                 except (openai.BadRequestError, openai.UnprocessableEntityError):
                     pass
                 except openai.APIError as error:
-                    outcome = judge(error, lane.server, self.servers)
+                    outcome = judge(error, lane.server, self.servers, asking.question.settings)
                     return outcome if isinstance(outcome, Exception) else Failed("server", doubt.detail)
         if lane.accepts:
             return Unanswerable("refused", doubt.detail)
-        return ValueError(f"{lane.server.place} answers {doubt.detail}; change `sampling`, `rendering` or the model")
+        return mistake(400, lane.server, doubt.detail, asking.question.settings)
 
     async def _probe(self, asking: "_Asking[T]", body: dict[str, Any], lane: Lane) -> None:
         """Asks a harmless question, which the reserved money covers too, in place of the attempt that cost nothing."""

@@ -133,13 +133,14 @@ def missing(
 
 class Asker:
     """Gets answers into the ledger. The caller holds the context. `shares` gives the keys that share the budget: those
-    of the whole run, where these questions are a bucket's.
+    of the whole run, where these questions are a bucket's. A `pilot` asks no more than so many, one by one.
     """
 
-    def __init__(self, ledger: Ledger, run: Questions, command: str, shares: Keys | None = None, mode: str = ""):
-        self.ledger, self.run, self.setting, self.command = ledger, run, run.setting, command
-        self.mode, self.spent = mode or run.setting.judge.mode, Spent()
-        self._shares, self._announced = shares or run.all_keys, False
+    def __init__(self, ledger: Ledger, run: Questions, command: str, shares: Keys, pilot: int | None = None):
+        self.ledger, self.run, self.setting, self.command, self._shares = ledger, run, run.setting, command, shares
+        self.mode = run.setting.judge.mode if pilot is None else "online"
+        self.total = run.distinct if pilot is None else pilot
+        self.spent, self._announced = Spent(), False
 
     def ask(self, wanted: Missing) -> None:
         """Asks what is missing; afterwards the ledger has it all.
@@ -167,13 +168,13 @@ class Asker:
         setting = self.setting
         if not self._announced:
             known = (setting.context, setting.model, setting.fingerprint, setting.noted)
-            announce(self.ledger, *known, max(self.run.distinct, left), left, doing="judging with")
+            announce(self.ledger, *known, max(self.total, left), left, doing="judging with")
         self._announced = True
 
     def _continue(self, stop: BudgetSpent, wanted: Missing) -> str:
         left = len(still(self.ledger, wanted))
         again = f"`{self.command}` or `dvc repro` continues with a larger PAIRWRIGHT_BUDGET_USD"
-        return f"{stop}; {left:,} of {self.run.distinct:,} answers are missing, the others are in the ledger; {again}"
+        return f"{stop}; {left:,} of {self.total:,} answers are missing, the others are in the ledger; {again}"
 
     def _online(self, wanted: Missing, budget: Budget | None) -> None:
         transport = Transport(servers(), limits(), _look, budget)
@@ -184,7 +185,7 @@ class Asker:
                 return reply
             return questions.completion_of(self.setting, reply.value, reply.server.url, reply.n_attempts)
 
-        title, total = f"judging with {self.setting.model}", self.run.distinct
+        title, total = f"judging with {self.setting.model}", max(self.total, len(wanted))
         with contextlib.ExitStack() as stack:
             if budget:
                 stack.callback(budget.close)
@@ -269,6 +270,7 @@ def transported(setting: Setting, question: Asked) -> Question[Any]:
         lambda body: questions.read(setting, body),
         lambda facts: questions.harmless(setting, facts),
         question.key,
+        questions.SETTINGS,
     )
 
 

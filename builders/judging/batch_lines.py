@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from builders.engines.faults import Doubtful, Failed, Unanswerable, in_answer, judge, not_my_dialect
 from builders.engines.servers import Server, redact
+from builders.judging.questions import SETTINGS
 from stores.ledger import Completion
 from stores.stage import StopEarly
 
@@ -92,4 +93,4 @@ def _refusal(status: int, body: object, server: Server, dialect: str) -> Any:
     error = openai.APIStatusError("", response=response, body=body)
     if dialect and not_my_dialect(error, dialect):
         return Failed("dialect", f"no setting {dialect}")
-    return judge(error, server, (server,))
+    return judge(error, server, (server,), SETTINGS)

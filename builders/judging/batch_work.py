@@ -9,13 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from builders.engines import COMPLETED
-from builders.engines.faults import Doubtful, Failed, Unanswerable
+from builders.engines.faults import Doubtful, Failed, Unanswerable, mistake
 from builders.engines.servers import Server, redact, servers
 from builders.generation import Spent
 from builders.judging.batch_client import CONTINUE, BatchClient, number
 from builders.judging.batch_lines import Line, Read, read_lines
 from builders.judging.batch_parts import Part, Parts, new_name
 from builders.judging.batch_questions import ATTEMPTS, MOST_QUESTIONS, Left, Questions, Wanted, chunks
+from builders.judging.questions import SETTINGS
 from stores.ledger import Completion, Ledger
 from stores.reservations import lose_batches
 from stores.stage import StopEarly
@@ -148,7 +149,7 @@ class Batches:
             if self._accepted:
                 outcome = Unanswerable("refused", outcome.detail)
             else:
-                outcome = ValueError(f"{self.server.place} answers {outcome.detail}; change `judge` or the model")
+                outcome = mistake(400, self.server, outcome.detail, SETTINGS)
         if isinstance(outcome, Unanswerable):
             return Completion(outcome.detail, outcome.reason, 0, 0)
         if isinstance(outcome, Failed) and outcome.kind == "dialect":
@@ -188,7 +189,7 @@ class Batches:
             return StopEarly(f"batch {batch.id}: {said}; the same command continues when there is more")
         elif errors:
             return ValueError(
-                f"batch {batch.id} was refused ({said}); change `judge` or the model, or set `mode: online`"
+                f"batch {batch.id} was refused ({said}); change {SETTINGS} or the model, or set `mode: online`"
             )
         return None
 

@@ -53,7 +53,7 @@ def pilot(stage: Stage, candidates: Candidates, count: int) -> str:
         if not len(chosen):
             return f"{stage.section}.{stage.name}: there is nothing to judge"
         new = len(still(ledger, chosen))
-        asker = Asker(ledger, run, command(stage), partial(keys_of_whole, stage, run), "online")
+        asker = Asker(ledger, run, command(stage), partial(keys_of_whole, stage, run), len(chosen))
         asker.ask(chosen)
         found = ledger.get(keys_of(chosen))
         answers = [found[key] for key in keys_of(chosen)]
@@ -62,7 +62,8 @@ def pilot(stage: Stage, candidates: Candidates, count: int) -> str:
         )
         left = len(missing(ledger, run))
     rest = forecast(setting, base_urls()[0], answers, left, invalid / len(answers))
-    spent = f"{new} asked now for {asker.spent.price_usd:.4f} USD" if new else "all of them in the ledger"
+    price = f"for {asker.spent.price_usd:.4f} USD" if rest.price_usd else "at a price that is not known"
+    spent = f"{new} asked now {price}" if new else "all of them in the ledger"
     head = f"pilot of {len(answers):,} answers, {spent}; {invalid} of them say nothing"
     return f"{stage.section}.{stage.name}: {head}\n{describe(rest, run.distinct)}"
 

@@ -96,7 +96,7 @@ def keys_of_whole(stage: Stage, run: Questions) -> Iterator[list[str]]:
 
 def command(stage: Stage) -> str:
     """What a user types to continue."""
-    return f"python -m builders.step_labels {stage.name}"
+    return f"python -m builders.step_labels {stage.name}" + (f" --bucket {stage.bucket}" if stage.bucket else "")
 
 
 def _invalid(

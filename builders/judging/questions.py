@@ -27,6 +27,8 @@ from stores.stage import Stage
 
 TEMPLATES = Path(__file__).parent / "templates"
 PATH = "/chat/completions"
+SETTINGS = "`judge` (such as `temperature`, or `answer: text`)"
+"""What of params a user may change if a server takes no such questions."""
 Messages = list[dict[str, str]]
 _HARMLESS = "Problem: 1 + 1 = ? Solution: Step 1: It is 2. Label the steps."
 
