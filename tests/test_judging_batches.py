@@ -131,7 +131,7 @@ def test_waits_if_it_shall(
 def test_waits_no_longer_than_it_shall(world: World, server: BatchServer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PAIRWRIGHT_BATCH_WAIT_S", "0.5")
     server.steps = 1000
-    with pytest.raises(StopEarly, match=r"[0-9] of 1,000 done in 1 batch under way \((validating|in_progress)\); the same"):
+    with pytest.raises(StopEarly, match=r"\d of 1,000 done in 1 batch under way \((validating|in_progress)\); the"):
         world.call(asks(1000))
     assert 1 <= server.events["look"] <= 5
 
