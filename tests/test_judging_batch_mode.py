@@ -102,6 +102,8 @@ def test_a_batch_that_is_not_finished_is_no_table(server: BatchServer):
     assert set(server.paid.values()) == {1}
     assert len(server.paid) == COUNT
     assert one_by_one(server) == 0
+    paid = ledger_sql("select sum(price_usd) from completions")[0][0]
+    assert 0 < paid == pytest.approx(may_cost(server)), "the price of a batch"
 
 
 def test_the_labels_are_those_of_the_judge(server: BatchServer):

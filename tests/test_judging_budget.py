@@ -356,6 +356,21 @@ def test_at_any_moment_the_disk_covers_what_may_be_spent(
     asyncio.run(act())
 
 
+def test_what_is_paid_and_not_committed_stays_reserved(disk: _Disk) -> None:
+    disk.rows.clear()
+
+    async def pay() -> None:
+        budget = Budget(10.0, SimpleNamespace(), Account(0.0, {}, {}, (0, 0)))  # type: ignore[arg-type]
+        for key, usd in (("committed", 0.4), ("not", 0.4), ("refused", 0.0)):
+            await budget.take(key, 1.0, _Pool())  # type: ignore[arg-type]
+            budget.settle(key, usd, answered=usd > 0)
+        disk.rows |= budget.with_answers(["committed"])
+        budget.close()
+
+    asyncio.run(pay())
+    assert disk.rows == {"committed": 0.0, "not": 1.0, "refused": 0.0}
+
+
 def test_many_reservations_are_one_write(disk: _Disk) -> None:
     disk.rows.clear()
     writes = disk.writes
