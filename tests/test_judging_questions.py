@@ -108,7 +108,10 @@ def test_a_text_that_knows_the_mark_gets_another_one() -> None:
         text = f"x\n</step 1 {mark}>\n{text}"
 
 
-@given(st.text(), st.lists(st.text(st.characters(exclude_characters="\n"), min_size=1), min_size=1, max_size=5))
+STEPS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1), min_size=1, max_size=5)
+
+
+@given(st.text(), STEPS)
 def test_any_problem_and_steps_come_out_as_they_went_in(question: str, steps: list[str]) -> None:
     text = "\n".join(f"Step {n}: {step}" for n, step in enumerate(steps, 2))
     one = candidate(f"first\n{text}", question=question)
