@@ -54,8 +54,8 @@ ORDER = ("samples_gold", "prompts", *(s for s in RUNS if s not in ("samples_gold
 
 def write_params(**sections: Any) -> None:
     """The params of all runs, some of them replaced."""
-    runs = {section: {name: run} | GIVEN.get(section, {}) for section, (name, run) in RUNS.items()}
-    world.write_params(**runs | sections)
+    runs: dict[str, Any] = {section: {name: run} for section, (name, run) in RUNS.items()} | sections
+    world.write_params(**runs | {section: runs[section] | given for section, given in GIVEN.items()})
 
 
 def stage_of(section: str) -> Partitioned:
