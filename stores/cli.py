@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,6 +51,27 @@ def sql(
 
     with Store.open(guard=not unsafe) as store:
         result = store.sql(query)
+        print_rows(result.columns, result.fetchall(), format)
+
+
+@app.command()
+def query(
+    name: Annotated[str | None, typer.Argument(help="A named query; without one they are listed.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter's value; can be repeated.")
+    ] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Answers a named query: those of Pairwright, and the .sql files in this project's `queries/`."""
+    from stores.named import find, listing, named_queries
+    from stores.store import Store
+
+    if name is None:
+        print(printable(listing(named_queries(Path()).values())))
+        return
+    named = find(Path(), name)
+    with Store.open(guard=not named.shipped) as store:
+        result = store.query(name, **named.parsed(settings or []))
         print_rows(result.columns, result.fetchall(), format)
 
 

@@ -1,6 +1,5 @@
 """`Store.open()`: every table of a checkout, over all runs of its params, for SQL, training and checks."""
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from schemas.ids import digest
 from schemas.params import Params, load_params, table_runs
 from stores.checks import Violation, check_models, check_tables
 from stores.duck import Duck, sql_file
+from stores.named import find, near
 from stores.paths import ledger_dir, run_dir
 from stores.query import Parameters, Result, run_query
 from stores.sources import RunSource, run_sources
@@ -90,7 +90,7 @@ class Store:
         if self.guard:
             duck.execute("set enable_external_access = false")
             duck.execute("set lock_configuration = true")
-        return Views(duck, self.params, self.files, self.guard)
+        return Views(duck, self.params, self.files, self.guard, self.root)
 
     def sql(self, query: str, params: Parameters = None) -> Result:
         """The answer to one query over the store's views.
@@ -100,6 +100,18 @@ class Store:
         """
         self._views = self._views or self._connect()
         return run_query(self._views.duck.con, query, params, self._views)
+
+    def query(self, name: str, /, **params: Any) -> Result:
+        """The answer to a named query, shipped or of the project's `queries/`: `query("accuracy", run="irpo_0")`.
+
+        Raises ValueError for an unknown name or parameter, and as `sql` does, naming the file.
+        """
+        named = find(self.root, name)
+        values = named.values(params)
+        try:
+            return self.sql(named.text, values or None)
+        except ValueError as error:
+            raise ValueError(f"{named.name if named.shipped else named.path}: {error}") from None
 
     def dataset(self, table: str, run: str | None = None) -> "Dataset":
         """A table (or `pair_texts`, `demo_texts`), all runs or one, as a memory-mapped `datasets.Dataset`.
@@ -122,7 +134,7 @@ class Store:
     def _decisive_files(self, table: str, run: str | None) -> list[Path]:
         """All files that decide what `dataset` holds."""
         if table not in TABLES and table not in TEXTS:
-            raise ValueError(f"no table '{table}'{_near(table, [*TABLES, *TEXTS])}")
+            raise ValueError(f"no table '{table}'{near(table, [*TABLES, *TEXTS])}")
         if run is not None:
             self._built(table.removesuffix("_texts") + "s" if table in TEXTS else table, run)
         whole = ("pairs", "demos", "prompts", "samples") if table in TEXTS else (table,)
@@ -137,7 +149,7 @@ class Store:
         found = [f for f in self.files if f.table == table and f.run == run]
         if not found:
             known = sorted({f.run for f in self.files if f.table == table})
-            raise ValueError(f"no run '{run}' of {table} in params.yaml{_near(run, known)}")
+            raise ValueError(f"no run '{run}' of {table} in params.yaml{near(run, known)}")
         if not any(f.parts for f in found):
             raise ValueError(f"{table} run '{run}' is not built; run `dvc repro`, or restore it with `dvc checkout`")
 
@@ -163,7 +175,7 @@ class Store:
         Raises ValueError for an unknown name.
         """
         if table not in TABLES and table not in DERIVED:
-            raise ValueError(f"no table or view '{table}'{_near(table, [*TABLES, *DERIVED])}")
+            raise ValueError(f"no table or view '{table}'{near(table, [*TABLES, *DERIVED])}")
         result = self.sql(f'select * from "{table}" limit 1')
         meanings = _meanings(table)
         columns = [(c, t.lower(), meanings.get(c, "")) for c, t in zip(result.columns, result.types, strict=True)]
@@ -205,11 +217,6 @@ def _meanings(table: str) -> dict[str, str]:
         for name, info in row_class.model_fields.items():
             found.setdefault(name, info.description or "")
     return found
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean '{close[0]}'?)" if close else f" (have {', '.join(known) or 'none'})"
 
 
 def _cached(query: str, run: str | None, files: Sequence[Path], sources: Sequence[RunSource]) -> Path:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from schemas import TABLES, arrow_schema
 from schemas.params import Params, run_inputs, stage_runs, table_runs
+from stores.costs import ExecutionCost, SettingCost, execution_costs, setting_costs, sql_types
 from stores.duck import Duck, literal, select_parts, sql_file
 from stores.parquet import open_part
 from stores.paths import rejects_dir, run_dir
@@ -22,6 +23,8 @@ DERIVED = {
     "params": "One row per setting of a run in params.yaml; nested keys are dotted.",
     "run_inputs": "One row per edge between runs: `run` of `table` was made from `input_run` of `input_table`.",
     "run_sources": "One row per run behind a run: ids of `input_table` in `run` of `table` are found in `input_run`.",
+    "run_costs": (ExecutionCost.__doc__ or "").strip(),
+    "ledger_costs": (SettingCost.__doc__ or "").strip(),
 } | dict.fromkeys(JOINED, "")
 """View that is no table -> its grain (of `sql/`: the file's first line)."""
 
@@ -74,11 +77,12 @@ def run_files(params: Params, parts_of: PartsOf) -> list[RunFiles]:
 class Views:
     """The store's views in one DuckDB, made when a query names them: binding a view opens its files.
 
-    `guard` reads through Arrow data sets, so that no SQL needs to open files itself.
+    `guard` reads through Arrow data sets, so that no SQL needs to open files itself. `root` is the workspace whose
+    executions the costs are of.
     """
 
-    def __init__(self, duck: Duck, params: Params, files: Sequence[RunFiles], guard: bool = False):
-        self.duck, self.params, self.files, self.guard = duck, params, files, guard
+    def __init__(self, duck: Duck, params: Params, files: Sequence[RunFiles], guard: bool = False, root: Path = Path()):
+        self.duck, self.params, self.files, self.guard, self.root = duck, params, files, guard, root
         self._missing = {*TABLES, *DERIVED}
 
     def provide(self, query: str) -> None:
@@ -122,6 +126,10 @@ class Views:
                 return edge, run_sources(self.params)
             case "params":
                 return dict.fromkeys(("section", "run", "key", "value"), "varchar"), params_rows(self.params)
+            case "run_costs":
+                return sql_types(ExecutionCost), execution_costs(self.root)
+            case "ledger_costs":
+                return sql_types(SettingCost), setting_costs()
         kinds = {"table": "varchar", "run": "varchar", "section": "varchar", "rows": "bigint", "bytes": "bigint"}
         return kinds, [(f.table, f.run, f.section, f.rows(), f.bytes()) for f in self.files if f.parts]
 

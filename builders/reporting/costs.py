@@ -8,6 +8,7 @@ from typing import Any
 
 from builders.reporting.views import report_rows
 from schemas.params import Params, stage_runs
+from stores.costs import START, price
 from stores.duck import Duck
 from stores.ledger import Ledger
 from stores.paths import ledger_dir
@@ -61,20 +62,14 @@ def _batches(users: dict[str, list[str]]) -> dict[str, dict[str, float]]:
         return {}
     ledger = Ledger()
     sums = "count(*), sum(n), sum(n_tokens), sum(wall_s), sum(device_s)"
-    _, rows = ledger.sql(f"select substr(context, 1, 8), {sums} from batches group by 1 order by 1")
+    _, rows = ledger.sql(f"select substr(context, 1, {START}), {sums} from batches group by 1 order by 1")
     found = {start: dict(zip(GENERATION, numbers, strict=True)) for start, *numbers in rows if start in users}
     for start, cost in found.items():
         if any(run.startswith(JUDGED) for run in users[start]):
-            cost.update(_price(ledger, start))
+            paid = price(ledger, start)
+            cost.update({} if paid is None else {"price_usd": paid})
     ledger.close()
     return found
-
-
-def _price(ledger: Ledger, start: str) -> dict[str, float]:
-    """What the answers of contexts that begin so cost. It reads each of them, which judges have few enough of."""
-    query = "select sum(price_usd) from completions where key >= ? and key < ?"
-    (price,) = ledger.db.execute(query, (start, start + "g")).fetchone()  # after every hex digit
-    return {} if price is None else {"price_usd": round(price, 6)}
 
 
 def _sum(costs: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any]:
