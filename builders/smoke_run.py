@@ -23,7 +23,7 @@ import yaml
 
 from builders.smoke import STEP_PAIRS, shrink, step_pairs
 from schemas import TABLES
-from schemas.params import Params, load_params, parse_params, run_inputs, stage_runs, table_runs
+from schemas.params import STAGES, Params, load_params, parse_params, run_inputs, stage_runs, table_runs
 from schemas.slots import NONE
 from stores.paths import DATA
 from stores.stage import Stage, StopEarly, execute
@@ -44,7 +44,7 @@ class Ran(NamedTuple):
 
 
 def order(params: Params) -> list[tuple[str, str]]:
-    """Every (section, run) after those whose tables it reads, else in the order of params."""
+    """Every (section, run) after those whose tables it reads, else in the order of params; what writes none is last."""
     writers = {
         (table, run): (section, run)
         for table in (*TABLES, "models")
@@ -54,7 +54,7 @@ def order(params: Params) -> list[tuple[str, str]]:
     for edge in run_inputs(params):
         after, before = writers[edge.table, edge.run], writers[edge.input_table, edge.input_run]
         graph[after] += [before] if before != after else []
-    return list(TopologicalSorter(graph).static_order())
+    return sorted(TopologicalSorter(graph).static_order(), key=lambda run: not STAGES[run[0]].writes)
 
 
 def smoke(params_file: Path, root: Path, scratch: Path, problems: int = 20) -> Iterator[Ran]:

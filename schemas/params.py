@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas import sections as s
+from schemas import sections_export as x
 from schemas import sections_steps as st
 from schemas import sections_training as t
 from schemas.sections_report import Report
@@ -48,6 +49,7 @@ class Params(Section):
     sft: dict[Name, t.SftRun]
     preference: dict[Name, t.PreferenceRun]
     evaluate: dict[Name, s.EvaluateRun]
+    export: dict[Name, x.ExportRun]
     report: Report
 
 
@@ -96,7 +98,9 @@ def _references(place: tuple[str, ...], run: BaseModel) -> Iterator[Reference]:
     for field, info in type(run).model_fields.items():
         value = getattr(run, field)
         marker = next((m for m in info.metadata if isinstance(m, Slot | Entry)), None)
-        if marker is not None:
+        if marker is not None and isinstance(value, list):
+            yield from (Reference((*place, field, str(i)), marker, name) for i, name in enumerate(value))
+        elif marker is not None:
             yield Reference((*place, field), marker, value)
         elif isinstance(value, Section):
             yield from _references((*place, field), value)
@@ -132,7 +136,7 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
         raise ValueError("\n".join(f"{name}: {_explain(e)}" for e in error.errors())) from None
     mistakes = [*_dangling(params), *_ambiguous(params), *_precisions(params), *_selections(params)]
     mistakes += _report_mistakes(params)
-    mistakes = mistakes or list(_circular(params))
+    mistakes = mistakes or [*_circular(params), *x.mistakes(params)]
     if mistakes:
         raise ValueError("\n".join(f"{name}: {mistake}" for mistake in mistakes))
     return params

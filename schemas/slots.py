@@ -1,7 +1,8 @@
 """What the sections of `params.yaml` are made of: references between runs, and the base of every row.
 
-A field annotated with a `Slot` names a run of that table, or `none` where the stage can do without. `writes` says
-which tables a section's runs write. Fields that `dvc.yaml` interpolates have no default: DVC cannot fill one in.
+A field annotated with a `Slot` names a run of that table (or several, in a list), or `none` where the stage can do
+without. `writes` says which tables a section's runs write. Fields that `dvc.yaml` interpolates have no default: DVC
+cannot fill one in.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -63,3 +64,5 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     writes: ClassVar[tuple[str, ...]] = ()
+    rejects: ClassVar[bool] = True
+    """Whether runs of a stage drop candidates, which are kept with their reasons."""

@@ -48,7 +48,7 @@ def write_table(directory: Path, row_class: type[Row], batches: Batches, digest:
     schema, hasher, count = arrow_schema(row_class), hashlib.sha256(), 0
     order = _OrderCheck(row_class)
     with pq.ParquetWriter(directory / PART, schema, **_encoding(row_class, schema)) as writer:
-        for group in _row_groups(batches, [*schema.names, *digest]):
+        for group in cut_row_groups(batches, [*schema.names, *digest], ROW_GROUP_BYTES):
             for column in digest:
                 hasher.update(_bytes_of(group[column].combine_chunks()))
             fitted = fit(group, schema, row_class)
@@ -81,9 +81,9 @@ def _encoding(row_class: type[Row], schema: pa.Schema) -> dict[str, object]:
     }
 
 
-def _row_groups(batches: Batches, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Cuts a stream at fixed places: after 100,000 rows or 64 MiB of texts, lists and structs, counted row by row in
-    `columns`."""
+def cut_row_groups(batches: Batches, columns: Sequence[str], limit: int) -> Iterator[pa.Table]:
+    """Cuts a stream at fixed places: after 100,000 rows or `limit` bytes of texts, lists and structs, counted row by
+    row in `columns`."""
     pending: list[pa.Table] = []
     rows = size = 0
     for batch in batches:
@@ -91,11 +91,11 @@ def _row_groups(batches: Batches, columns: Sequence[str]) -> Iterator[pa.Table]:
         sizes = _row_bytes(table.select([c for c in columns if c in table.column_names]))
         start = 0
         while start < len(table):
-            room = int(np.searchsorted(np.cumsum(sizes[start:]), ROW_GROUP_BYTES - size)) + 1
+            room = int(np.searchsorted(np.cumsum(sizes[start:]), limit - size)) + 1
             take = min(room, ROW_GROUP_ROWS - rows, len(table) - start)
             pending.append(table.slice(start, take))
             rows, size, start = rows + take, size + int(sizes[start : start + take].sum()), start + take
-            if rows == ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+            if rows == ROW_GROUP_ROWS or size >= limit:
                 yield pa.concat_tables(pending).combine_chunks()
                 pending, rows, size = [], 0, 0
     if rows:
@@ -200,9 +200,20 @@ def scan_table(
     No batch reaches over a row group, whose size is bounded however long its texts are. Of a `scope` only the row
     groups are read that may hold some of it. Raises ValueError as `read_table` does.
     """
+    return scan_parts(part_files(directory), row_class, columns, batch_rows, scope)
+
+
+def scan_parts(
+    parts: Sequence[Path],
+    row_class: type[Row],
+    columns: Sequence[str] | None = None,
+    batch_rows: int | None = 65_536,
+    scope: Scope = WHOLE,
+) -> Iterator[pa.Table]:
+    """`scan_table` of files that may lie anywhere, such as in DVC's cache."""
     schema = arrow_schema(row_class)
     wanted = list(columns) if columns is not None else schema.names
-    for path in part_files(directory):
+    for path in parts:
         file = open_part(path, row_class)
         stored = [c for c in wanted if c in file.schema_arrow.names]
         try:

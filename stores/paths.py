@@ -16,6 +16,11 @@ def rejects_dir(stage: str, run: str, root: Path = Path()) -> Path:
     return root / DATA / "rejects" / f"stage={stage}" / f"run={run}"
 
 
+def export_dir(release: str, root: Path = Path()) -> Path:
+    """Directory of a data set release."""
+    return root / DATA / "export" / release
+
+
 def ledger_dir() -> Path:
     """`$PAIRWRIGHT_LEDGER`, or `pairwright` in the user's cache directory. Outside the workspace, so that DVC's
     temporary experiment directories and other branches find what was already generated."""

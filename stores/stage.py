@@ -190,7 +190,7 @@ class Stage:
 
     def commit(self) -> None:
         """Moves all outputs into place."""
-        if self.section in STAGES:
+        if self.section in STAGES and STAGES[self.section].rejects:
             write_table(self.stage_dir(rejects_dir(self.section, self.name, self.root)), Reject, self._spool.sorted())
         for staged, final in self._outputs:
             _replace(staged, final)

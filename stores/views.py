@@ -70,7 +70,7 @@ def run_files(params: Params, parts_of: PartsOf) -> list[RunFiles]:
         if table != "rejects"
         for run, section in table_runs(params, table).items()
     ]
-    runs += [("rejects", run, section, rejects_dir(section, run)) for section, run, _ in stage_runs(params)]
+    runs += [("rejects", n, section, rejects_dir(section, n)) for section, n, run in stage_runs(params) if run.rejects]
     return [RunFiles(table, run, section, tuple(parts_of(path))) for table, run, section, path in runs]
 
 

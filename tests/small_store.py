@@ -90,6 +90,7 @@ PARAMS: dict[str, Any] = {
     "sft": {},
     "preference": {},
     "evaluate": {},
+    "export": {},
     "report": {},
 }
 """`samples.irpo_1` is never built."""

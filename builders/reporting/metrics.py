@@ -171,7 +171,7 @@ def _funnel(duck: Duck, params: Params, missing: list[tuple[str, str]]) -> list[
 
     def entries() -> Iterator[dict[str, Any]]:
         for section, name, run in stage_runs(params):
-            if (section, name) not in missing:
+            if run.writes and (section, name) not in missing:
                 tables = {t: rows.get((t, name), 0) for t in run.writes if t != "models"}
                 kinds = {k: outcomes.get((k, section, name), {}) for k in ("rejects", "verdicts")}
                 yield {"stage": section, "run": name, "rows": tables} | {k: v for k, v in kinds.items() if v}

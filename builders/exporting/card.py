@@ -1,0 +1,73 @@
+"""The data set card of a release: `README.md` with the front matter that the Hub and `datasets` read."""
+
+from pathlib import Path
+from typing import Any
+
+from builders.exporting.shards import SPLIT, Shards
+from builders.exporting.tally import Tally
+from schemas.sections_export import ExportRun
+
+CARD = "README.md"
+_SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
+_TAGS = {"pairs": ("dpo", "preference"), "step_pairs": ("dpo", "preference", "step-dpo"), "demos": ("sft",),
+         "samples": ("rejection-sampling",), "rewards": ("verifiable-rewards",), "step_labels": ("prm",)}  # fmt: skip
+
+
+def write_card(
+    directory: Path, release: ExportRun, record: dict[str, Any], tallies: dict[str, Tally], shards: dict[str, Shards]
+) -> None:
+    """Writes the card, and its pictures beside it."""
+    from huggingface_hub import DatasetCardData
+
+    meta = DatasetCardData(**front_matter(directory, release, record, shards))
+    body = "\n\n".join([f"# {title(release, record)}", release.description]).rstrip()
+    (directory / CARD).write_text(f"---\n{meta.to_yaml()}\n---\n\n{body}\n", encoding="utf-8")
+
+
+def title(release: ExportRun, record: dict[str, Any]) -> str:
+    return release.pretty_name or record["release"]
+
+
+def front_matter(
+    directory: Path, release: ExportRun, record: dict[str, Any], shards: dict[str, Shards]
+) -> dict[str, Any]:
+    """The card's fields."""
+    tags = dict.fromkeys(tag for config in shards for tag in _TAGS[config])
+    return {
+        "license": record["licence"],
+        "language": release.language,
+        "pretty_name": title(release, record),
+        "task_categories": ["text-generation"],
+        "tags": ["pairwright", "reasoning", *tags],
+        "size_categories": [size_category(sum(found.rows for found in shards.values()))],
+        "source_datasets": sorted({row["source"] for rows in record["licences"].values() for row in rows}),
+        "annotations_creators": ["machine-generated"],
+        "configs": [_config(config, default=not number) for number, config in enumerate(shards)],
+        "dataset_info": [_info(directory, config, found) for config, found in shards.items()],
+    }
+
+
+def size_category(rows: int) -> str:
+    """The Hub's name of a size."""
+    names = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B"]
+    return names[sum(rows >= size for size in _SIZES)]
+
+
+def _config(config: str, default: bool) -> dict[str, Any]:
+    files = [{"split": SPLIT, "path": f"{config}/{SPLIT}-*.parquet"}]
+    return {"config_name": config, "data_files": files} | ({"default": True} if default else {})
+
+
+def _info(directory: Path, config: str, shards: Shards) -> dict[str, Any]:
+    import pyarrow.parquet as pq
+    from datasets import Features
+
+    schema = pq.read_schema(directory / next(iter(shards.files)))
+    split = {"name": SPLIT, "num_bytes": shards.raw_bytes, "num_examples": shards.rows}
+    return {
+        "config_name": config,
+        "features": Features.from_arrow_schema(schema)._to_yaml_list(),
+        "splits": [split],
+        "download_size": shards.file_bytes,
+        "dataset_size": shards.raw_bytes,
+    }

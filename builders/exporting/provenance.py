@@ -1,0 +1,149 @@
+"""`provenance.json` of a release: what every row was made of, and of which revision the release is."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from builders.exporting.shards import Shards
+from builders.exporting.tally import Tally
+from schemas.params import Params, references, stage_runs, table_runs
+from schemas.sections_export import TABLE_OF, ExportRun, messages_in
+from schemas.slots import NONE, Section, Slot
+from stores.sources import run_sources
+from stores.store import Store
+
+FORMAT = 1
+"""Of a release's directory. A reader refuses one that is newer than it knows."""
+PROVENANCE = "provenance.json"
+_LABELERS = "select distinct labeler, kind, model, labeler_version, template from step_labels where {} order by all"
+_CHECKERS = {
+    "rewards": "select distinct checker, checker_version as version from rewards where {} order by all",
+    "predictions": """
+      select distinct extractor as checker, extractor_version as version from predictions where {} order by all
+    """,
+}
+
+
+def params_text(params: Params) -> str:
+    """Params as a `params.yaml` that reads as they do; comments and what was left to defaults are not in it."""
+    return yaml.safe_dump(params.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+
+
+def provenance(
+    store: Store, name: str, release: ExportRun, tallies: dict[str, Tally], shards: dict[str, Shards], licence: str
+) -> dict[str, Any]:
+    """What `provenance.json` holds, without a revision."""
+    exported = [(TABLE_OF[config], run) for config in tallies for run in release.runs(config)]
+    behind = closure(store.params, exported)
+    return {
+        "format": FORMAT,
+        "revision": None,
+        "release": name,
+        "licence": licence,
+        "params": params_text(store.params),
+        "configs": {config: _config(release, config, tallies[config], shards[config]) for config in tallies},
+        "models": _models(store.params, tallies),
+        "templates": sorted(set().union(*(tally.templates for tally in tallies.values()))),
+        "judges": _rows(store, _LABELERS, "step_labels", exported),
+        "checkers": _checkers(store, exported),
+        "licences": {config: _licences(tally) for config, tally in tallies.items()},
+        "funnel": [row for row in _funnel(store) if (row["stage"], row["run"]) in behind],
+    }
+
+
+def write_provenance(directory: Path, record: dict[str, Any]) -> None:
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    (directory / PROVENANCE).write_text(text, encoding="utf-8")
+
+
+def read_provenance(directory: Path) -> dict[str, Any]:
+    """The record of a release's directory.
+
+    Raises ValueError if it is none of ours, or newer than this program.
+    """
+    path = directory / PROVENANCE
+    if not path.is_file():
+        raise ValueError(f"{directory}: no release here ({PROVENANCE} is missing); write one with `dvc repro export`")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a record of a release ({error}); write the release again") from None
+    version = record.get("format") if isinstance(record, dict) else None
+    if not isinstance(version, int) or not isinstance(record.get("configs"), dict):
+        raise ValueError(f"{path}: not a record of a release; write the release again")
+    if version > FORMAT:
+        raise ValueError(f"{path}: format {version}, this program reads {FORMAT}; update it")
+    return record
+
+
+def closure(params: Params, exported: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    """(section, run) of everything that some runs of tables were made from, themselves included."""
+    writers = {(t, name): (s, name, run) for s, name, run in stage_runs(params) for t in run.writes}
+    todo, seen = [writers[at] for at in exported], set[tuple[str, str]]()
+    while todo:
+        section, name, run = todo.pop()
+        if (section, name) not in seen:
+            seen.add((section, name))
+            todo += [writers[at] for at in _inputs(section, name, run)]
+    return seen
+
+
+def _inputs(section: str, name: str, run: Section) -> Iterator[tuple[str, str]]:
+    for reference in references(section, name, run):
+        if isinstance(reference.marker, Slot) and reference.value != NONE:
+            yield reference.marker.table, reference.value
+
+
+def _config(release: ExportRun, config: str, tally: Tally, shards: Shards) -> dict[str, Any]:
+    return {
+        "rows": tally.rows,
+        "runs": release.runs(config),
+        "rows_by_run": {run: tally.by_run[run] for run in release.runs(config)},
+        "left_out": {reason: count for reason, count in sorted(tally.left_out.items()) if count},
+        "format": "conversational" if messages_in(release, config) else "standard",
+        "texts": tally.texts,
+        "files": shards.files,
+    }
+
+
+def _models(params: Params, tallies: dict[str, Tally]) -> dict[str, Any]:
+    """Model -> fingerprints that its samples were drawn with, and the run of params that made it, if one did."""
+    found: dict[str, set[str]] = {}
+    for name, mark in set().union(*(tally.models for tally in tallies.values())):
+        found.setdefault(name, set()).add(mark)
+    writers = table_runs(params, "models")
+    return {name: {"fingerprints": sorted(found[name])} | _made(params, writers, name) for name in sorted(found)}
+
+
+def _made(params: Params, writers: dict[str, str], name: str) -> dict[str, Any]:
+    if name not in writers:
+        return {}
+    run = getattr(params, writers[name])[name]
+    return {"section": writers[name], "run": run.model_dump(mode="json", exclude_unset=True)}
+
+
+def _licences(tally: Tally) -> list[dict[str, Any]]:
+    counts = sorted(tally.licences.items())
+    return [{"source": source, "licence": licence, "rows": rows} for (source, licence), rows in counts]
+
+
+def _rows(store: Store, query: str, table: str, exported: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The answer to a query over the runs of a table that are exported, or lie behind what is."""
+    behind = {s.input_run for s in run_sources(store.params) if s[:2] in exported and s.input_table == table}
+    runs = sorted({*behind, *(run for other, run in exported if other == table)})
+    built = [files.run for files in store.files if files.table == table and files.run in runs and files.parts]
+    if not built:
+        return []
+    return store.sql(query.format("run in (select unnest($runs))"), {"runs": built}).to_arrow().to_pylist()
+
+
+def _checkers(store: Store, exported: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    rows = [row for table, query in _CHECKERS.items() for row in _rows(store, query, table, exported)]
+    return [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]
+
+
+def _funnel(store: Store) -> list[dict[str, Any]]:
+    return store.sql('select stage, run, "table", reason, n from funnel').to_arrow().to_pylist()
