@@ -121,8 +121,11 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     return parse_params(text, str(path))
 
 
-def parse_params(text: str, name: str = "params.yaml") -> Params:
-    """`load_params` for a text that was read elsewhere, such as another revision's."""
+def parse_params(text: str, name: str = "params.yaml", older: bool = False) -> Params:
+    """`load_params` for a text that was read elsewhere.
+
+    `older`: another revision's, which may have been written before there were some of the sections.
+    """
     try:
         raw = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
@@ -130,6 +133,8 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
     if not isinstance(raw, dict):
         remedy = "empty; it declares every section, `{}` for an unused one"
         raise ValueError(f"{name}: {remedy if raw is None else 'sections are expected, as in `seed: 0`'}")
+    if older:
+        raw = {section: {} for section in Params.model_fields if section != "seed"} | raw
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:

@@ -4,7 +4,7 @@ Rows are checked by Arrow and by one SQL pass per table, never one by one in Pyt
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,10 @@ SPANS = {
 """Table -> name of a span's end -> column with the sample that the span is in, and the end as SQL."""
 
 
+FilesOf = Callable[[Path], dict[str, Path] | None]
+"""The files of a directory (relative to the project) by their path below it; None: it is not there."""
+
+
 class Violation(NamedTuple):
     """One row per (run, check) that does not hold: how many rows break it, and one of them."""
 
@@ -43,7 +47,7 @@ def check_tables(params: Params, files: Sequence[RunFiles]) -> Iterator[Violatio
     """Violations of the built runs; a run that cannot be read is reported and left out of the other checks."""
     readable = []
     for run in files:
-        if run.parts:
+        if run.built:
             found = list(_file_violations(run))
             yield from found
             readable += [] if any(v.check == "readable" for v in found) else [run]
@@ -62,7 +66,12 @@ def check_tables(params: Params, files: Sequence[RunFiles]) -> Iterator[Violatio
 def _file_violations(run: RunFiles) -> Iterator[Violation]:
     row_class = TABLES[run.table]
     order = _KeyOrder(row_class)
-    for part in run.parts:
+    try:
+        parts = run.parts
+    except ValueError as error:  # of another version: not in the local cache, or damaged there
+        yield Violation(run.table, run.label, "readable", 1, str(error))
+        return
+    for part in parts:
         try:
             file = open_part(part, row_class)
             yield from _schema_violations(run, part, file.schema_arrow)
@@ -180,35 +189,35 @@ def _label(table: str) -> str:
     return "stage || '.' || run" if table == "rejects" else "run"
 
 
-def check_models(params: Params, root: Path, deep: bool) -> Iterator[Violation]:
+def check_models(params: Params, files_of: FilesOf, deep: bool) -> Iterator[Violation]:
     """Model directories whose files are not those of their record; `deep` compares the content too."""
     for run in table_runs(params, "models"):
-        directory = root / run_dir("models", run)
-        if not directory.is_dir():
-            continue
         try:
-            record = read_record(directory)
+            files = files_of(run_dir("models", run))
+            record = read_record(run_dir("models", run), files) if files is not None else None
         except ValueError as error:
             yield Violation("models", run, "has a record", 1, str(error))
             continue
-        files: dict[str, str] = record["files"]
-        if digest(files) != record["fingerprint"]:
+        if files is None or record is None:
+            continue
+        expected: dict[str, str] = record["files"]
+        if digest(expected) != record["fingerprint"]:
             yield Violation("models", run, "fingerprint is that of the files", 1, record["fingerprint"])
         for name, check in (
             ("files are there", _is_there),
             *([("files are unchanged", _is_unchanged)] if deep else []),
         ):
-            wrong = [file for file, sha in files.items() if not check(directory / file, sha)]
+            wrong = [file for file, sha in expected.items() if not check(files.get(file), sha)]
             if wrong:
-                yield Violation("models", run, name, len(wrong), str(directory / wrong[0]))
+                yield Violation("models", run, name, len(wrong), str(run_dir("models", run) / wrong[0]))
 
 
-def _is_there(path: Path, _: str) -> bool:
-    return path.is_file() and path.stat().st_size > 0
+def _is_there(path: Path | None, _: str) -> bool:
+    return path is not None and path.is_file() and path.stat().st_size > 0
 
 
-def _is_unchanged(path: Path, sha: str) -> bool:
-    if not path.is_file():
+def _is_unchanged(path: Path | None, sha: str) -> bool:
+    if path is None or not path.is_file():
         return False
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == sha

@@ -24,6 +24,10 @@ app.add_typer(ledger_cli.app, name="ledger")
 
 GROUP = "pairwright.commands"
 
+RevOption = Annotated[
+    str | None, typer.Option(metavar="REV", help="Of a tag, branch, commit or DVC experiment, not of the checkout.")
+]
+
 
 @app.callback()
 def _pairwright() -> None:
@@ -76,17 +80,29 @@ def query(
 
 
 @app.command()
-def runs(format: FormatOption = Format.table) -> None:
+def fetch(
+    rev: Annotated[str, typer.Argument(help="A tag, branch, commit or DVC experiment.")],
+    paths: Annotated[list[str] | None, typer.Argument(help="Only what it tracks at or below these.")] = None,
+) -> None:
+    """Gets one version's files from the DVC remote into the local cache; the checkout stays as it is."""
+    from stores.fetching import fetch as fetch_version
+
+    print(f"{fetch_version(rev, paths or [])} files fetched")
+
+
+@app.command()
+def runs(rev: RevOption = None, format: FormatOption = Format.table) -> None:
     """Lists every run of every table in params.yaml, built or not."""
     from stores.store import RunRow, Store
 
-    with Store.open() as store:
+    with Store.open(rev=rev) as store:
         print_rows(RunRow._fields, store.runs(), format)
 
 
 @app.command()
 def describe(
     table: Annotated[str | None, typer.Argument(help="A table or view; without one they are listed.")] = None,
+    rev: RevOption = None,
 ) -> None:
     """Says what a table or view holds: grain, columns, runs and an example row."""
     from schemas import TABLES
@@ -97,7 +113,7 @@ def describe(
         for name in (*TABLES, *DERIVED):
             print(f"{name:18}  {grain(name)}")
         return
-    with Store.open() as store:
+    with Store.open(rev=rev) as store:
         found = store.describe(table)
     print(f"{found.name}: {found.grain}\n")
     print_rows(("column", "type", "meaning"), found.columns, Format.table)
@@ -113,23 +129,25 @@ def describe(
 def show(
     identity: Annotated[str, typer.Argument(metavar="PAIR_ID|PROMPT_ID")],
     run: Annotated[str | None, typer.Option(help="Only in this pairs run.")] = None,
+    rev: RevOption = None,
 ) -> None:
     """Prints a pair, or all pairs of a prompt: texts, verdicts, answers and lineage."""
     from stores.store import Store
 
-    with Store.open() as store:
+    with Store.open(rev=rev) as store:
         print(store.show(identity, run))
 
 
 @app.command()
 def check(
     deep: Annotated[bool, typer.Option("--deep", help="Hash the files of models, too.")] = False,
+    rev: RevOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Checks all built runs; exits with 1 if anything is wrong."""
     from stores.store import Store, Violation
 
-    with Store.open() as store:
+    with Store.open(rev=rev) as store:
         violations = store.check(deep)
     if violations or format != Format.table:
         print_rows(Violation._fields, violations, format)

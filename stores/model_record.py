@@ -3,18 +3,20 @@ from. `builders.model_files` writes it.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 RECORD = "pairwright.json"
 
 
-def read_record(directory: Path) -> dict[str, Any]:
+def read_record(directory: Path, files: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """The record: `fingerprint`, `provenance` and `files` (name -> SHA-256).
 
-    Raises ValueError if the directory is missing or is no model directory of ours.
+    `files` says where the directory's files are, where that is elsewhere (another version's). Raises ValueError if the
+    directory is missing or is no model directory of ours.
     """
-    path = directory / RECORD
+    path = directory / RECORD if files is None else files.get(RECORD, directory / RECORD)
     if not path.exists():
         raise ValueError(f"{directory}: no model here; build it with `dvc repro`, or restore it with `dvc checkout`")
     try:

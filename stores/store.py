@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from schemas import TABLES
 from schemas.ids import digest
-from schemas.params import Params, load_params, table_runs
+from schemas.params import Params, load_params, parse_params, table_runs
 from stores.checks import Violation, check_models, check_tables
 from stores.duck import Duck, sql_file
 from stores.named import find, near
 from stores.paths import ledger_dir, run_dir
 from stores.query import Parameters, Result, run_query
+from stores.revisions import WORKSPACE, Snapshot
 from stores.sources import RunSource, run_sources
 from stores.views import DERIVED, RunFiles, Views, local_parts, run_files
 
@@ -58,22 +59,41 @@ class Description(NamedTuple):
 class Store:
     """The tables of one version, read-only. Which runs there are is what its params say."""
 
-    def __init__(self, params: Params, files: Sequence[RunFiles], root: Path, guard: bool = False):
-        self.params, self.files, self.root, self.guard = params, list(files), root, guard
+    def __init__(
+        self,
+        params: Params,
+        files: Sequence[RunFiles],
+        root: Path,
+        guard: bool = False,
+        snapshot: Snapshot | None = None,
+    ):
+        self.params, self.files, self.root, self.guard, self.snapshot = params, list(files), root, guard, snapshot
         self._views: Views | None = None
 
     @classmethod
-    def open(cls, root: Path | str = Path(), guard: bool = False) -> "Store":
-        """The store of the checkout at `root`.
+    def open(cls, root: Path | str = Path(), guard: bool = False, rev: str | None = None) -> "Store":
+        """The store of the checkout at `root`, or of a tag, branch, commit or DVC experiment `rev` of its repository.
+
+        Another version is read from DVC's cache, without a checkout; a file of it is looked for, and its hash checked,
+        when a query reads it. `rev="workspace"` is the checkout.
 
         With `guard`, its SQL reads the store and nothing else: it cannot write, attach, install, change settings, or
         reach other files or the network. Scans of text are about twice as slow then.
 
-        Raises ValueError if `root` has no valid params.yaml.
+        Raises ValueError if there is no such version, or it has no valid params.yaml.
         """
         root = Path(root)
-        params = load_params(root / "params.yaml")
-        return cls(params, run_files(params, local_parts(root)), root, guard)
+        if rev is None or rev == WORKSPACE:
+            params = load_params(root / "params.yaml")
+            return cls(params, run_files(params, local_parts(root)), root, guard)
+        snapshot = Snapshot.at(root, rev)
+        params = parse_params(snapshot.text("params.yaml"), f"params.yaml at {rev}", older=True)
+        return cls(params, run_files(params, snapshot.parts_of, snapshot.has), root, guard, snapshot)
+
+    @property
+    def revision(self) -> str | None:
+        """The full commit id of the version; None for the checkout."""
+        return self.snapshot.commit if self.snapshot else None
 
     def __enter__(self) -> "Store":
         return self
@@ -141,7 +161,7 @@ class Store:
         return [
             part
             for f in self.files
-            if f.table in whole and (table in TEXTS or run in (None, f.run))
+            if f.table in whole and (table in TEXTS or run in (None, f.run)) and f.built
             for part in f.parts
         ]
 
@@ -150,24 +170,32 @@ class Store:
         if not found:
             known = sorted({f.run for f in self.files if f.table == table})
             raise ValueError(f"no run '{run}' of {table} in params.yaml{near(run, known)}")
-        if not any(f.parts for f in found):
+        if not any(f.built for f in found):
             raise ValueError(f"{table} run '{run}' is not built; run `dvc repro`, or restore it with `dvc checkout`")
 
-    def runs(self) -> list[RunRow]:
-        """Every run of every table in params, built or not.
+    def runs(self, table: str | None = None) -> list[RunRow]:
+        """Every run of every table (or of one) in params, built or not; of another version also what is not fetched.
 
         Raises ValueError for a corrupt or foreign file.
         """
-        rows = [
-            RunRow(f.table, f.run, f.section, True, f.rows(), f.bytes())
-            if f.parts
-            else RunRow(f.table, f.run, f.section, False, None, None)
-            for f in self.files
-        ]
-        for run, section in table_runs(self.params, "models").items():
-            inside = [p.stat().st_size for p in (self.root / run_dir("models", run)).rglob("*") if p.is_file()]
-            rows.append(RunRow("models", run, section, bool(inside), None, sum(inside) if inside else None))
+        rows = [self._run_row(f) for f in self.files if table in (None, f.table)]
+        for run, section in table_runs(self.params, "models").items() if table in (None, "models") else ():
+            size = self._model_bytes(run_dir("models", run))
+            rows.append(RunRow("models", run, section, size is not None, None, size))
         return rows
+
+    def _run_row(self, f: RunFiles) -> RunRow:
+        if not f.built:
+            return RunRow(f.table, f.run, f.section, False, None, None)
+        if self.snapshot is not None and not self.snapshot.is_local(f.directory):
+            return RunRow(f.table, f.run, f.section, True, None, self.snapshot.size(f.directory))
+        return RunRow(f.table, f.run, f.section, True, f.rows(), f.bytes())
+
+    def _model_bytes(self, directory: Path) -> int | None:
+        if self.snapshot is not None:
+            return self.snapshot.size(directory)
+        files = self._files_of(directory)
+        return sum(path.stat().st_size for path in files.values()) if files else None
 
     def describe(self, table: str) -> Description:
         """Grain, columns, runs and an example row of a table or view.
@@ -181,14 +209,27 @@ class Store:
         columns = [(c, t.lower(), meanings.get(c, "")) for c, t in zip(result.columns, result.types, strict=True)]
         rows = result.fetchall()
         example = dict(zip(result.columns, rows[0], strict=True)) if rows else None
-        return Description(table, grain(table), columns, [r for r in self.runs() if r.table == table], example)
+        return Description(table, grain(table), columns, self.runs(table), example)
 
     def check(self, deep: bool = False) -> list[Violation]:
         """What is wrong with the built runs: an empty list if nothing is.
 
-        `deep` also hashes the files of model directories.
+        `deep` also hashes the files of model directories, and of another version all that is in the local cache.
         """
-        return [*check_tables(self.params, self.files), *check_models(self.params, self.root, deep)]
+        found = [*check_tables(self.params, self.files), *check_models(self.params, self._files_of, deep)]
+        damaged = self.snapshot.damaged(".") if deep and self.snapshot is not None else {}
+        return found + [Violation("", "", "content is that of the hash", 1, str(path)) for path in damaged.values()]
+
+    def _files_of(self, directory: Path) -> dict[str, Path] | None:
+        """The files of a model's directory by their path below it, wherever they lie; None if it is not there."""
+        if self.snapshot is None:
+            here = self.root / directory
+            found = {str(path.relative_to(here)): path for path in here.rglob("*") if path.is_file()}
+            return found if here.is_dir() else None
+        if not self.snapshot.has(directory):
+            return None
+        contents = self.snapshot.contents(directory)
+        return {str(Path(path).relative_to(directory)): content.path for path, content in contents.items()}
 
     def show(self, identity: str, run: str | None = None) -> str:
         """A pair for a human, by pair id or prompt id (then all its pairs), in all runs or one.

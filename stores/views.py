@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -36,13 +38,28 @@ PartsOf = Callable[[Path], Sequence[Path]]
 """The local Parquet files of a run's directory (relative to the project); none: the run is not there."""
 
 
-class RunFiles(NamedTuple):
-    """One row per run of a table in params, with its local Parquet files (none: not built)."""
+@dataclass(frozen=True)
+class RunFiles:
+    """One row per run of a table in params, with its local Parquet files, which are looked for when they are needed.
+
+    `has` says whether a run is built where its files may be elsewhere: a version that is not (wholly) fetched.
+    """
 
     table: str
     run: str
     section: str
-    parts: tuple[Path, ...]
+    directory: Path
+    parts_of: PartsOf
+    has: Callable[[Path], bool] | None = None
+
+    @cached_property
+    def parts(self) -> tuple[Path, ...]:
+        """Raises ValueError for files of another version that are not in the local cache, or damaged there."""
+        return tuple(self.parts_of(self.directory))
+
+    @property
+    def built(self) -> bool:
+        return self.has(self.directory) if self.has else bool(self.parts)
 
     @property
     def label(self) -> str:
@@ -62,7 +79,7 @@ def local_parts(root: Path) -> PartsOf:
     return lambda directory: sorted((root / directory).glob("part-*.parquet"))
 
 
-def run_files(params: Params, parts_of: PartsOf) -> list[RunFiles]:
+def run_files(params: Params, parts_of: PartsOf, has: Callable[[Path], bool] | None = None) -> list[RunFiles]:
     """Every run of every table in params, whether it is built or not. What else lies in the directories is ignored."""
     runs = [
         (table, run, section, run_dir(table, run))
@@ -71,7 +88,7 @@ def run_files(params: Params, parts_of: PartsOf) -> list[RunFiles]:
         for run, section in table_runs(params, table).items()
     ]
     runs += [("rejects", n, section, rejects_dir(section, n)) for section, n, run in stage_runs(params) if run.rejects]
-    return [RunFiles(table, run, section, tuple(parts_of(path))) for table, run, section, path in runs]
+    return [RunFiles(table, run, section, path, parts_of, has) for table, run, section, path in runs]
 
 
 class Views:
@@ -106,7 +123,7 @@ class Views:
         if name not in self._missing:
             return
         if name in TABLES:
-            _table_view(self.duck, name, [f for f in self.files if f.table == name and f.parts], self.guard)
+            _table_view(self.duck, name, [f for f in self.files if f.table == name and f.built and f.parts], self.guard)
         elif name in JOINED:
             query = sql_file(__file__, name)
             self.provide(query)
@@ -131,7 +148,7 @@ class Views:
             case "ledger_costs":
                 return sql_types(SettingCost), setting_costs()
         kinds = {"table": "varchar", "run": "varchar", "section": "varchar", "rows": "bigint", "bytes": "bigint"}
-        return kinds, [(f.table, f.run, f.section, f.rows(), f.bytes()) for f in self.files if f.parts]
+        return kinds, [(f.table, f.run, f.section, f.rows(), f.bytes()) for f in self.files if f.built]
 
 
 def params_rows(params: Params) -> Iterable[tuple[str, str, str, str | None]]:
