@@ -271,6 +271,7 @@ preference:
     validation: {prompts: none, problems: none, sampling: s}
 evaluate: {m1: {model: m1, prompts: test, problems: test, engine: scripted, greedy: s, explore: s, k: 0}}
 report: {}
+export: {}
 """
 
 

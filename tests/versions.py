@@ -55,7 +55,8 @@ class Project:
     def _lock(self) -> dict[str, Any]:
         stages = {}
         for section, run, config in stage_runs(load_params(self.root / "params.yaml")):
-            paths = [*(run_dir(table, run) for table in config.writes), rejects_dir(section, run)]
+            paths = [run_dir(table, run) for table in config.writes]
+            paths += [rejects_dir(section, run)] if config.rejects else []
             outs = [{"path": path.as_posix(), "hash": "md5", **self._add(path)} for path in paths]
             stages[f"{section}@{run}"] = {"cmd": "true", "outs": [out for out in outs if "md5" in out]}
         return {stage: entry for stage, entry in stages.items() if entry["outs"]}
@@ -94,5 +95,6 @@ class Project:
 
 def _stage(section: str) -> dict[str, Any]:
     outs = [run_dir(table, "${key}").as_posix() for table in STAGES[section].writes]
-    body = {"cmd": "true", "outs": [*outs, rejects_dir(section, "${key}").as_posix()]}
+    outs += [rejects_dir(section, "${key}").as_posix()] if STAGES[section].rejects else []
+    body = {"cmd": "true", "outs": outs}
     return {"foreach": f"${{{section}}}", "do": body}
