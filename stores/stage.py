@@ -289,8 +289,7 @@ def run_stage(
     parser = stage_parser(section, isinstance(build, Partitioned), estimate is not None)
     arguments = parser.parse_args(argv)
     name = getattr(arguments, "run", section)
-    place = f"{section}.{name}" if section in STAGES else section
-    try:
+    with errors_as_exits(section, name):
         buckets = [parse_bucket(text) for text in getattr(arguments, "bucket", ())]
         if len(buckets) > 1:
             raise ValueError(f"--bucket: one command builds one bucket, not {' and '.join(map(str, buckets))}")
@@ -300,6 +299,14 @@ def run_stage(
             print(estimate(Stage(section, name, bucket=bucket), pilot))
             return
         execute(section, name, build, bucket=bucket)
+
+
+@contextlib.contextmanager
+def errors_as_exits(section: str, name: str) -> Iterator[None]:
+    """Ends the process with one line and a code where the block stops early or finds a mistake of the user."""
+    place = f"{section}.{name}" if section in STAGES else section
+    try:
+        yield
     except StopEarly as stop:
         print(f"{place}: {stop}", file=sys.stderr)
         sys.exit(EXIT_STOPPED_EARLY)

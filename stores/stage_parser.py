@@ -8,12 +8,14 @@ PILOT = 20
 """Answers of a pilot, if nobody says how many."""
 
 
-def stage_parser(section: str, has_buckets: bool, estimates: bool) -> argparse.ArgumentParser:
-    """The command line of a stage; its mistakes exit with 2."""
+def stage_parser(section: str, has_buckets: bool, estimates: bool, more: str = "") -> argparse.ArgumentParser:
+    """The command line of a stage; its mistakes exit with 2. `more`: the usage of arguments that the caller adds."""
     buckets = " [--bucket B/N]" if has_buckets else ""
     pilot = " [--estimate [N]]" if estimates else ""
     takes = (
-        f"RUN{buckets}{pilot}   (a run under '{section}' in params.yaml)" if section in STAGES else "  (no arguments)"
+        f"RUN{buckets}{pilot}{more}   (a run under '{section}' in params.yaml)"
+        if section in STAGES
+        else "  (no arguments)"
     )
     prog = f"python -m <package>.{section}"
     parser = argparse.ArgumentParser(prog=prog, usage=f"{prog} {takes}", allow_abbrev=False)

@@ -11,8 +11,9 @@ from builders.model_files import load_tokenizer
 from schemas import Demo, Sample
 from stores.stage import Stage
 from tests import training_world as world
-from train.data import hash_tokens, load_demos, load_pairs, source_runs
+from train.data import Reader, hash_tokens, load_demos, load_pairs
 from train.packing import Tokens
+from train.tables import Tables
 
 
 @dataclass
@@ -25,11 +26,16 @@ class World:
     def text(self, ids: np.ndarray) -> str:
         return str(self.tokenizer.decode(ids.tolist()))
 
+    def source(self, section: str, run: str, table: str, key: str, max_tokens: int) -> tuple[Tables, Reader]:
+        stage = Stage(section, run, self.root)
+        reader = Reader.of(stage)._replace(tokenizer=self.tokenizer, max_tokens=max_tokens)
+        return Tables(stage, table, key), reader
+
     def pairs(self, limit: int | None = None, max_tokens: int = 100):
-        return load_pairs(Stage("preference", "dpo", self.root), "sums", self.tokenizer, max_tokens, limit)
+        return load_pairs(*self.source("preference", "dpo", "pairs", "sums", max_tokens), limit)
 
     def demos(self, max_tokens: int = 100):
-        return load_demos(Stage("sft", "warm", self.root), "good", self.tokenizer, max_tokens)
+        return load_demos(*self.source("sft", "warm", "demos", "good", max_tokens))
 
 
 @pytest.fixture
@@ -98,7 +104,7 @@ def test_samples_of_gold_runs_and_prompts_of_demos_are_found_through_params(stor
     world.write(store.root, "sums", [world.pair(1, chosen_sample_id=human.sample_id)])
     world.write(store.root, "good", [Demo(prompt_id=like.prompt_id or "", sample_id=human.sample_id)])
     stage = Stage("preference", "dpo", store.root)
-    assert source_runs(stage, "pairs", "sums", "samples") == ["drawn", "human"]
+    assert Tables(stage, "pairs", "sums").source_runs("samples") == ["drawn", "human"]
     assert store.text(store.pairs()[0].chosen.completion) == " Final answer: 5<eos>"
     assert store.text(store.demos()[0].tokens.completion) == " Final answer: 5<eos>"
 
@@ -167,7 +173,7 @@ def test_what_exceeds_the_models_positions_is_named_with_the_limit(store):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 12}))
     with pytest.raises(ValueError, match=r"pair \(.*the limit is 12; set pairs_outcome.sums.max_tokens .* no more pos"):
         store.pairs()
-    with pytest.raises(ValueError, match=r"demo \(.*the limit is 12; leave the demo out of demos_correct.good"):
+    with pytest.raises(ValueError, match=r"demo \(.*the limit is 12; leave it out of demos_correct.good"):
         store.demos()
 
 
@@ -187,5 +193,5 @@ def test_what_is_too_long_is_named_with_the_limit_and_the_remedy(store):
     message = rf"pair \(\S+, rank 0\): prompt and completion have {longest} tokens, the limit is {longest - 1}; "
     with pytest.raises(ValueError, match=message + r"set pairs_outcome.sums.max_tokens to at most that, or raise pref"):
         store.pairs(max_tokens=longest - 1)
-    with pytest.raises(ValueError, match=r"demo \(.*raise sft.warm.max_tokens, or leave the demo out of demos_correct"):
+    with pytest.raises(ValueError, match=r"demo \(.*leave it out of demos_correct.good, or raise sft.warm.max_tokens"):
         store.demos(max_tokens=15)

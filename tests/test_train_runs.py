@@ -24,8 +24,8 @@ from stores.stage import Stage
 from tests import training_world as world
 from tests.conftest import REPOSITORY
 from tests.training_world import BY_GENERATION, assert_same_weights, independent_logprob, rows, run, weights
-from train.data import load_pairs
 from train.policy import Policy
+from train.reference_source import read_references
 
 
 def test_reference_rows_are_the_models_summed_logprobs(workspace):
@@ -84,9 +84,9 @@ def test_gradients_of_a_batch_equal_an_independent_float64_path(workspace):
     world.build(workspace, changes={"preference.dpo.alpha": 0.7, "preference.dpo.beta": 0.3})
     run(workspace, "reference.sums")
     stage = Stage("preference", "dpo", workspace)
-    pairs = load_pairs(stage, "sums", load_tokenizer(workspace / "data/models/tiny"), 100)
+    pairs = world.load(workspace)
     policy = Policy.load(workspace / "data/models/tiny", [s for p in pairs for s in p.sequences])
-    references = train.preference.load_references(stage, "sums", pairs)
+    references = read_references(stage, pairs)
     train.preference.pair_losses(policy, pairs, references, stage.config)["loss"].mean().backward()
     expected = by_hand(workspace, list(range(10)), 0.3, 0.7)
     assert set(policy.trainable()) == set(expected)

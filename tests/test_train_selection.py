@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from builders.model_files import load_tokenizer, read_record
+from builders.model_files import read_record
 from schemas import TrainingStep
 from stores.stage import Stage
 from tests import training_world as world
 from tests.training_world import BY_GENERATION, assert_same_weights, rows, run, weights
-from train.data import load_pairs
 from train.policy import Policy
 from train.session import Session
 from train.validation import Validator
@@ -45,7 +44,7 @@ def test_the_steps_are_those_of_the_best_checkpoint_the_first_of_equal_ones(stor
 def test_another_selected_step_finds_no_checkpoint_of_the_former(store):
     """`steps_from` is only a name: what decides a run is the number of steps that it gives."""
     stage, directory = Stage("preference", "again", store), store / "data/models/tiny"
-    pairs = load_pairs(stage, "sums", load_tokenizer(directory), 100)
+    pairs = world.load(store, "preference.again")
     policy, found = Policy.load(directory, [s for pair in pairs for s in pair.sequences]), {}
     for best in (2, 4):
         validated = [NO_STEP | {"step": step, "validation_accuracy": float(step == best)} for step in (2, 4)]

@@ -16,12 +16,12 @@ from builders.rendering import completion_ids, render
 from builders.steps import split_steps
 from schemas import Prompt, Reward, Sample, StepLabels
 from schemas.ids import sample_id, text_hash
-from stores.stage import Stage, execute
+from stores.stage import execute
 from tests import training_world as world
 from tests.step_world import label, reward
 from tests.training_world import rows, run
 from train import losses
-from train.data import Pair, load_pairs
+from train.data import Pair
 from train.packing import Tokens
 
 COUNT = 6
@@ -89,10 +89,8 @@ def step_prompts(root: Path) -> list[Prompt]:
 
 def pairs_of(root: Path, name: str) -> list[Pair]:
     """In the order of their sums."""
-    tokenizer = load_tokenizer(root / "data/models/tiny")
     place = {asked.prompt_id: i for i, asked in enumerate(step_prompts(root))}
-    pairs = load_pairs(Stage("preference", "dpo", root), name, tokenizer, 200)
-    return sorted(pairs, key=lambda pair: place[pair.chosen_span.prompt_id])
+    return sorted(world.load(root, run=name), key=lambda pair: place[pair.chosen_span.prompt_id])
 
 
 def text(root: Path, ids: np.ndarray) -> str:

@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from builders.checkers import Pairs
-from builders.model_files import load_tokenizer, read_record
+from builders.model_files import read_record
 from stores.ledger import Completion
 from stores.stage import Stage
 from tests import training_world as world
 from tests.training_world import BY_GENERATION, assert_same_weights, rows, run, weights
 from train import validation
-from train.data import load_pairs
 from train.policy import Policy
 
 
@@ -93,8 +92,7 @@ def test_undecided_answers_count_as_unsolved_and_the_model_is_left_as_it_was(wor
     monkeypatch.setattr(FakeEngine, "models", [], raising=False)
     monkeypatch.setattr(FakeChecker, "undecided", frozenset({"3"}))
     judged = validation.Validator(found.questions, found.sampling, FakeEngine, FakeChecker)
-    stage = Stage("preference", "dpo", workspace)
-    pairs = load_pairs(stage, "sums", load_tokenizer(workspace / "data/models/tiny"), 100)
+    pairs = world.load(workspace)
     policy = Policy.load(workspace / "data/models/tiny", pairs[0].sequences, gradient_checkpointing=True)
     before, drawn = policy.logprobs(pairs[0].sequences), torch.get_rng_state()
     assert judged.accuracy(policy) == 0.75

@@ -22,7 +22,9 @@ from schemas.ids import problem_id, prompt_id, sample_id, text_hash
 from schemas.params import load_params
 from stores.parquet import read_table, rows_to_table, write_table
 from stores.paths import run_dir
-from stores.stage import execute
+from stores.stage import Stage, execute
+from train import data
+from train.tables import Tables
 
 LLAMA = {
     "model_type": "llama",
@@ -189,6 +191,13 @@ def run(root: Path, *names: str) -> None:
     for name in names:
         section, key = name.split(".")
         execute(section, key, STAGES[section], root)
+
+
+def load(root: Path, place: str = "preference.dpo", run: str = "sums") -> list[data.Pair]:
+    """A pairs run as a training run reads it."""
+    section, key = place.split(".")
+    stage = Stage(section, key, root)
+    return data.load_pairs(Tables(stage, "pairs", run), data.Reader.of(stage))
 
 
 def rows(root: Path, table: str, key: str) -> list[dict[str, Any]]:

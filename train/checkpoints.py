@@ -89,9 +89,9 @@ class Checkpoints:
         aside = self.directory / f"aside-{os.getpid()}"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        _write(self._weights(), aside / "weights.safetensors")
-        _write(self._optimizer_state(), aside / "optimizer.safetensors")
-        _write(self._random_state(), aside / "random.safetensors")
+        write_tensors(self._weights(), aside / "weights.safetensors")
+        write_tensors(self._optimizer_state(), aside / "optimizer.safetensors")
+        write_tensors(self._random_state(), aside / "random.safetensors")
         (aside / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         for path in (aside / "state.json", aside):
             _sync(path)
@@ -104,7 +104,7 @@ class Checkpoints:
     def save_best(self, step: int) -> None:
         """Keeps the present weights as the best so far."""
         aside = self.directory / f"aside-{os.getpid()}.safetensors"
-        _write(self._weights(), aside)
+        write_tensors(self._weights(), aside)
         aside.replace(self._best_path(step))
         _sync(self.directory)
 
@@ -150,7 +150,8 @@ class Checkpoints:
             torch.cuda.set_rng_state(tensors["cuda"], self.policy.device)
 
 
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Has tensors on the disk. Raises OSError where it is full."""
     with disk_errors(path, "free space or point PAIRWRIGHT_LEDGER elsewhere (the last checkpoint is intact)"):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     _sync(path)

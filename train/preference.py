@@ -1,57 +1,32 @@
 """A model trained on preference pairs: DPO, and DPO with the NLL of the chosen side (Iterative RPO, arXiv 2404.19733).
 
-Deliberately absent: a reference model in memory (its log-probs are a table that
-`train.reference` writes), padding (sequences are packed), length-normalised DPO, label smoothing, other losses' knobs,
+Deliberately absent: a reference model in memory (its log-probs are rows
+of `train.reference`), padding (sequences are packed), length-normalised DPO, label smoothing, other losses' knobs,
 a trainer framework, and timings in the table. Prompts are not shared between the two sides yet.
 
 Everything is divided by the pairs of the whole batch, never of a micro-batch: `micro_tokens` bounds memory and changes
 no result.
 """
 
-import sys
 from collections import defaultdict
 
 import torch
 from torch import Tensor
 
-from builders.model_files import load_tokenizer
 from schemas.ids import digest
 from schemas.sections_training import PreferenceRun
-from stores.stage import Stage, run_stage
+from stores.stage import Stage
 from train import losses
-from train.data import Pair, Span, hash_tokens, load_pairs, spread
+from train.command import source_of, train_stage
+from train.data import Pair, Reader, hash_tokens, load_pairs
 from train.policy import Policy
-from train.session import Session, start
-from train.validation import load_validator
+from train.reference_source import References, find_references, read_references
+from train.release import Release
+from train.session import Session, prepare, start
+from train.texts import spread
 
-References = dict[Span, float]
 _WATCHED = 128
 """Pairs on which the last weights are measured: no batch follows them."""
-
-
-def load_references(stage: Stage, run: str, pairs: list[Pair]) -> References:
-    """Summed log-prob of each side of the pairs under the reference model, in nats.
-
-    Raises ValueError if the run lacks one.
-    """
-    reference, start_model = stage.params.reference[run].model, stage.config.model
-    if reference != start_model:
-        print(
-            f"{stage.section} {stage.name}: trains from model '{start_model}' with log-probs of '{reference}' as its"
-            " reference: legal, but DPO starts where its reference is",
-            file=sys.stderr,
-        )
-    table = stage.read("reference_logprobs", run)
-    keys = zip(*(table[column].to_pylist() for column in Span._fields), strict=True)
-    found = dict(zip((Span(*key) for key in keys), table["logprob"].to_pylist(), strict=True))
-    for pair in pairs:
-        for span in (pair.chosen_span, pair.rejected_span):
-            if span not in found:
-                raise ValueError(
-                    f"{pair.name}: reference_logprobs run '{run}' has no row for sample {span.sample_id}; let"
-                    f" reference.{run}.pairs be '{stage.config.pairs}' and run `dvc repro`"
-                )
-    return found
 
 
 def train(session: Session, pairs: list[Pair], references: References) -> None:
@@ -106,25 +81,18 @@ def pair_losses(policy: Policy, pairs: list[Pair], references: References, confi
     }
 
 
-def run(stage: Stage) -> None:
+def run(stage: Stage, release: Release | None = None) -> None:
     config: PreferenceRun = stage.config
-    start(stage)
-    model = stage.dir("models", config.model)
-    pairs = load_pairs(stage, config.pairs, load_tokenizer(model), config.max_tokens)
-    references = load_references(stage, config.reference, pairs)
+    validator, source = prepare(stage), source_of(stage, "pairs", config.pairs, release)
+    pairs = load_pairs(source, Reader.of(stage))
+    references = read_references(stage, pairs) if release is None else find_references(stage, source, pairs)
     sequences = [s for pair in pairs for s in pair.sequences]
-    policy = Policy.load(
-        model,
-        sequences,
-        precision=config.precision,
-        lora=config.lora,
-        gradient_checkpointing=config.gradient_checkpointing,
-    )
+    policy = start(stage, sequences)
     expected = [references[span] for pair in pairs for span in (pair.chosen_span, pair.rejected_span)]
-    session = Session(stage, policy, len(pairs), digest([hash_tokens(sequences), expected]), load_validator(stage))
+    session = Session(stage, policy, len(pairs), digest([hash_tokens(sequences), expected]), validator)
     train(session, pairs, references)
-    session.save("pairs", config.pairs)
+    session.save(source.record)
 
 
 if __name__ == "__main__":
-    run_stage("preference", run)
+    train_stage("preference", run)

@@ -9,18 +9,22 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 
+import pyarrow as pa
 import torch
 
-from builders.model_files import fingerprint, load_tokenizer
+from builders.model_files import fingerprint
 from schemas import ReferenceLogprob
 from schemas.ids import digest
 from schemas.sections_training import ReferenceRun
 from stores.parquet import rows_to_table
 from stores.progress import progress
-from stores.stage import Stage, run_stage
-from train.data import Pair, Span, load_pairs
+from stores.stage import Stage
+from train.command import source_of, train_stage
+from train.data import Pair, Reader, load_pairs
 from train.packing import Tokens
 from train.policy import Policy
+from train.release import Release
+from train.texts import Span
 
 
 def spans(pairs: list[Pair]) -> dict[Span, Tokens]:
@@ -43,19 +47,25 @@ def build(policy: Policy, scored: dict[Span, Tokens], micro_tokens: int, mark: s
             bar.advance(len(numbers))
 
 
-def run(stage: Stage) -> None:
+def score(stage: Stage, scored: dict[Span, Tokens]) -> pa.Table:
+    """The rows of a reference run for some spans, by its model and settings."""
     config: ReferenceRun = stage.config
     model = stage.dir("models", config.model)
-    scored = spans(load_pairs(stage, config.pairs, load_tokenizer(model), config.max_tokens))
     policy = Policy.load(model, list(scored.values()), precision=config.precision)
     libraries = [version("torch"), version("transformers")]
     mark = digest([fingerprint(model), config.precision, policy.path, policy.device.type, libraries])
     began = time.perf_counter()
     table = rows_to_table(ReferenceLogprob, build(policy, scored, config.micro_tokens, mark))
-    stage.cost.device_s = time.perf_counter() - began
-    stage.write(ReferenceLogprob, [table])
-    stage.cost.tokens = sum(tokens.length for tokens in scored.values())
+    stage.cost.device_s += time.perf_counter() - began
+    stage.cost.tokens += sum(tokens.length for tokens in scored.values())
+    return table
+
+
+def run(stage: Stage, release: Release | None = None) -> None:
+    config: ReferenceRun = stage.config
+    scored = spans(load_pairs(source_of(stage, "pairs", config.pairs, release), Reader.of(stage)))
+    stage.write(ReferenceLogprob, [score(stage, scored)])
 
 
 if __name__ == "__main__":
-    run_stage("reference", run)
+    train_stage("reference", run)

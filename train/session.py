@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,17 +10,18 @@ from torch import Tensor
 
 from builders.model_files import fingerprint, read_record, write_record
 from schemas import TrainingStep
-from schemas.ids import digest, text_hash
+from schemas.ids import digest
 from schemas.sections_training import Optimizer, TrainingRun
 from schemas.slots import NONE
-from stores.parquet import texts_digest
 from stores.paths import run_dir
 from stores.progress import progress
 from stores.stage import Stage
 from train.checkpoints import Checkpoints, TrainingState
+from train.code import code_hash
 from train.optimizer import Schedule, adamw, update
+from train.packing import Tokens
 from train.policy import Policy
-from train.validation import Validator
+from train.validation import Validator, load_validator
 
 _NAMED = 3  # examples that an error names
 _SOURCES = ("train/*.py", "builders/rendering.py", "builders/engines/*.py", "builders/checkers/*.py")
@@ -52,13 +52,11 @@ class Session:
     def _fingerprint(self, data_hash: str) -> str:
         """Hash of everything that decides the run's outputs."""
         stage, validator = self.stage, self.validator.fingerprint if self.validator else None
-        root = Path(__file__).parent.parent
-        sources = [path.read_text(encoding="utf-8") for pattern in _SOURCES for path in sorted(root.glob(pattern))]
         model = fingerprint(stage.dir("models", self.config.model))
         libraries = [torch.__version__, transformers.__version__]
         run = [stage.section, self.config.model_dump(), stage.params.seed, model, data_hash, validator]
         run.append(self.schedule.steps)  # `steps_from` says only where they come from
-        return digest([run, self.policy.path, self.policy.device.type, libraries, text_hash("".join(sources))])
+        return digest([run, self.policy.path, self.policy.device.type, libraries, code_hash(_SOURCES)])
 
     def steps(self, watch: Watch = dict, watch_end: Watch | None = None) -> Iterator[int]:
         """The steps to take, from the last checkpoint on; the caller's loop trains on each one's batch.
@@ -150,8 +148,8 @@ class Session:
             " use precision fp32, or look at these examples"
         )
 
-    def save(self, table: str, run: str) -> None:
-        """Stages the model directory and the training table. `run` of `table` is what was trained on.
+    def save(self, data: dict[str, Any]) -> None:
+        """Stages the model directory and the training table; `data` is the record of what was trained on.
 
         Checkpoints are removed once the outputs are in place.
         """
@@ -163,7 +161,7 @@ class Session:
             "source": stage.section,
             "run": stage.name,
             "base": {"name": self.config.model, "fingerprint": base["fingerprint"]},
-            "data": {"table": table, "run": run, "texts": texts_digest(stage.dir(table, run))},
+            "data": data,
             "steps": self.schedule.steps,
             "steps_from": self.config.steps_from,
             "selected_step": self.schedule.steps if state.best_step is None else state.best_step,
@@ -171,7 +169,8 @@ class Session:
         }
         write_record(directory, provenance)
         stage.write_rows(TrainingStep, (TrainingStep(**row) for row in state.rows))
-        stage.cost.tokens, stage.cost.device_s = state.tokens, state.device_s
+        stage.cost.tokens += state.tokens
+        stage.cost.device_s += state.device_s
         stage.after_commit(self.checkpoints.remove)
 
 
@@ -200,6 +199,22 @@ def selected_step(rows: Iterable[Mapping[str, Any]]) -> int | None:
     return -max(validated)[1] if validated else None
 
 
-def start(stage: Stage) -> None:
-    """Seeds everything that draws: adapters' initial weights and dropout. (Data order has a generator of its own.)"""
+def prepare(stage: Stage) -> Validator | None:
+    """The run's validator. Raises ValueError for what a run lacks beside its data, before anything takes long."""
+    timed_optimizer(stage)
+    return load_validator(stage)
+
+
+def start(stage: Stage, sequences: Sequence[Tokens]) -> Policy:
+    """The policy that will see these sequences, and seeds for everything that draws: adapters' initial weights and
+    dropout. (Data order has a generator of its own.)
+    """
+    config: TrainingRun = stage.config
     torch.manual_seed(stage.params.seed)
+    return Policy.load(
+        stage.dir("models", config.model),
+        sequences,
+        precision=config.precision,
+        lora=config.lora,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )

@@ -12,16 +12,19 @@ chosen completions moves the rejected ones too (Iterative RPO, Fig. 2).
 import torch
 from torch import Tensor
 
-from builders.model_files import load_tokenizer
 from schemas.ids import digest
 from schemas.sections_training import SftRun
 from schemas.slots import NONE
-from stores.stage import Stage, run_stage
+from stores.paths import run_dir
+from stores.stage import Stage
 from train import losses
-from train.data import Demo, Pair, hash_tokens, load_demos, load_pairs
+from train.command import source_of, train_stage
+from train.data import Demo, Pair, Reader, hash_tokens, load_demos, load_pairs
 from train.policy import Policy
-from train.session import Session, start
-from train.validation import load_validator
+from train.release import Release, ReleaseRun
+from train.session import Session, prepare, start
+from train.tables import Tables
+from train.texts import Source
 
 
 def train(session: Session, demos: list[Demo], watched: list[Pair]) -> None:
@@ -61,28 +64,36 @@ def watch(policy: Policy, pairs: list[Pair], micro_tokens: int) -> dict[str, flo
     return {"chosen_logprob": chosen, "rejected_logprob": rejected}
 
 
-def run(stage: Stage) -> None:
+def run(stage: Stage, release: Release | None = None) -> None:
     config: SftRun = stage.config
-    start(stage)
-    model = stage.dir("models", config.model)
-    tokenizer = load_tokenizer(model)
-    demos = load_demos(stage, config.demos, tokenizer, config.max_tokens)
+    validator, reader = prepare(stage), Reader.of(stage)
+    source = source_of(stage, "demos", config.demos, release)
+    demos = load_demos(source, reader)
     watched = []
     if config.watch != NONE:
-        watched = load_pairs(stage, config.watch, tokenizer, config.max_tokens, config.watch_limit)
+        watched = load_pairs(watched_pairs(stage, release), reader, config.watch_limit)
     trained, seen = [demo.tokens for demo in demos], [s for pair in watched for s in pair.sequences]
-    policy = Policy.load(
-        model,
-        trained + seen,
-        precision=config.precision,
-        lora=config.lora,
-        gradient_checkpointing=config.gradient_checkpointing,
-    )
-    data_hash = digest([hash_tokens(trained), hash_tokens(seen)])
-    session = Session(stage, policy, len(demos), data_hash, load_validator(stage))
+    policy = start(stage, trained + seen)
+    session = Session(stage, policy, len(demos), digest([hash_tokens(trained), hash_tokens(seen)]), validator)
     train(session, demos, watched)
-    session.save("demos", config.demos)
+    session.save(source.record)
+
+
+def watched_pairs(stage: Stage, release: Release | None) -> Source:
+    """The pairs to watch, from a release that has them, else from the workspace.
+
+    Raises ValueError where neither has them.
+    """
+    config: SftRun = stage.config
+    if release is not None and config.watch in release.runs("pairs"):
+        return ReleaseRun(release, "pairs", config.watch)
+    if release is not None and not run_dir("pairs", config.watch, stage.root).is_dir():
+        raise ValueError(
+            f"{stage.section}.{stage.name}.watch: pairs run '{config.watch}' is neither in {release.name} nor here; set"
+            " it to none, or take a release with these pairs"
+        )
+    return Tables(stage, "pairs", config.watch)
 
 
 if __name__ == "__main__":
-    run_stage("sft", run)
+    train_stage("sft", run)

@@ -16,8 +16,9 @@ from builders.engines.hf import HfEngine
 from schemas import Chat
 from schemas.ids import digest
 from schemas.sections import Sampling
-from schemas.sections_training import TrainingRun
+from schemas.sections_training import TrainingRun, Validation
 from schemas.slots import NONE
+from stores.paths import run_dir
 from stores.stage import Stage
 from train.policy import Policy
 
@@ -92,6 +93,7 @@ def load_validator(stage: Stage) -> Validator | None:
     sampling = stage.params.sampling[wanted.sampling]
     if sampling.temperature > 0:
         raise ValueError(f"{place}.sampling: '{wanted.sampling}' is not greedy; use an entry with temperature 0")
+    _require_built(stage, place)
     questions = list(_questions(stage, wanted.prompts, wanted.problems, wanted.checker, place))
     if not questions:
         raise ValueError(
@@ -99,6 +101,18 @@ def load_validator(stage: Stage) -> Validator | None:
             " name the problems run that the prompts were made from"
         )
     return Validator(questions, sampling)
+
+
+def _require_built(stage: Stage, place: str) -> None:
+    """Raises ValueError where the tables to validate on are not there: a release does not bring them."""
+    wanted: Validation = stage.config.validation
+    needed = (("prompts", wanted.prompts), ("problems", wanted.problems), ("answers", wanted.problems))
+    paths = [run_dir(table, run, stage.root) for table, run in needed]
+    if missing := [path.relative_to(stage.root).as_posix() for path in paths if not path.is_dir()]:
+        raise ValueError(
+            f"{place}.prompts: {missing[0]} is not there; restore it with `dvc pull {' '.join(missing)}` (or build it"
+            " with `dvc repro`), or set validation.prompts to none to train without validation"
+        )
 
 
 def _questions(stage: Stage, prompts: str, problems: str, checker: str, place: str) -> Iterable[Question]:

@@ -1,0 +1,122 @@
+"""Reference log-probs of a run's pairs: the rows of the table, or for a release computed when it is trained on.
+
+What is computed is kept beside the ledger (`<ledger>/reference/<key>.safetensors`, one number per span, in order), so
+that a run which starts again, or another on the same pairs, does not compute it again.
+"""
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from builders.model_files import device, fingerprint
+from schemas.ids import digest
+from schemas.sections_training import ReferenceRun
+from stores.paths import ledger_dir, run_dir
+from stores.stage import Stage
+from train.checkpoints import write_tensors
+from train.code import code_hash
+from train.data import Pair, Reader, hash_tokens, load_pairs
+from train.packing import Tokens
+from train.reference import score, spans
+from train.texts import Source, Span
+
+References = dict[Span, float]
+_TABLE = "reference_logprobs"
+_CODE = ("train/reference.py", "train/policy.py", "train/packing.py", "train/logprobs.py", "builders/model_files.py")
+
+
+def read_references(stage: Stage, pairs: list[Pair]) -> References:
+    """Summed log-prob of each side of the pairs under the reference model, in nats, from the run's table.
+
+    Raises ValueError if the table lacks one.
+    """
+    run = stage.config.reference
+    _say_which_model(stage)
+    found = {span: logprob for span, (logprob, _) in _numbers(stage.read(_TABLE, run)).items()}
+    for pair in pairs:
+        for span in (pair.chosen_span, pair.rejected_span):
+            if span not in found:
+                raise ValueError(
+                    f"{pair.name}: reference_logprobs run '{run}' has no row for sample {span.sample_id}; let"
+                    f" reference.{run}.pairs be '{stage.config.pairs}' and run `dvc repro`"
+                )
+    return found
+
+
+def find_references(stage: Stage, source: Source, pairs: list[Pair]) -> References:
+    """The same for pairs of a release: from the table if it is there and of these texts; else kept ones, or computed.
+
+    What is computed equals what `train.reference` would write.
+    """
+    _say_which_model(stage)
+    place, run = f"{stage.section} {stage.name}", stage.config.reference
+    own = Stage("reference", run, stage.root, stage.params)
+    config: ReferenceRun = own.config
+    table, same_model = run_dir(_TABLE, run, stage.root), config.model == stage.config.model
+    scored, why = spans(pairs), f"{table.relative_to(stage.root)} is not there"
+    if table.is_dir():
+        found = _numbers(stage.read(_TABLE, run))
+        if _is_of(found, scored, same_model):
+            return {span: logprob for span, (logprob, _) in found.items()}
+        why = f"{table.relative_to(stage.root)} is of other texts"
+    if not same_model:
+        scored = spans(load_pairs(source, Reader.of(own)))
+    kept = ledger_dir() / "reference" / f"{_key(own, scored)}.safetensors"
+    if not kept.exists():
+        count = f"the log-probs of {len(scored):,} completions under '{config.model}'"
+        print(f"{place}: {why}: computes {count} first", file=sys.stderr)
+        own.cost = stage.cost
+        _keep(own, scored, kept)
+    return dict(zip(scored, _load(kept), strict=True))
+
+
+def _is_of(found: dict[Span, tuple[float, int]], scored: dict[Span, Tokens], same_model: bool) -> bool:
+    """Whether a table has all spans, of as many tokens: ids of texts that were drawn elsewhere may be the same."""
+    if not scored.keys() <= found.keys():
+        return False
+    return not same_model or all(found[span][1] == len(tokens.completion) for span, tokens in scored.items())
+
+
+def _numbers(table: pa.Table) -> dict[Span, tuple[float, int]]:
+    """Log-prob and number of tokens of each span of some reference rows."""
+    rows = table.select([*Span._fields, "logprob", "n_tokens"]).to_pylist()
+    return {Span(*key): (logprob, count) for *key, logprob, count in map(dict.values, rows)}
+
+
+def _key(stage: Stage, scored: dict[Span, Tokens]) -> str:
+    """Hash of everything that decides the log-probs of some spans."""
+    config: ReferenceRun = stage.config
+    settings = [fingerprint(stage.dir("models", config.model)), config.precision, config.micro_tokens, device()]
+    libraries = [version("torch"), version("transformers")]
+    return digest([settings, libraries, code_hash(_CODE), list(scored), hash_tokens(scored.values())])
+
+
+def _keep(stage: Stage, scored: dict[Span, Tokens], path: Path) -> None:
+    found = _numbers(score(stage, scored))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"aside-{os.getpid()}.safetensors")
+    write_tensors({"logprobs": torch.tensor([found[span][0] for span in scored], dtype=torch.float64)}, aside)
+    aside.replace(path)
+
+
+def _load(path: Path) -> list[float]:
+    try:
+        return load_file(path)["logprobs"].tolist()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ValueError(f"{path}: damaged ({' '.join(str(error).split())}); remove it to compute it again") from None
+
+
+def _say_which_model(stage: Stage) -> None:
+    reference, start_model = stage.params.reference[stage.config.reference].model, stage.config.model
+    if reference != start_model:
+        print(
+            f"{stage.section} {stage.name}: trains from model '{start_model}' with log-probs of '{reference}' as its"
+            " reference: legal, but DPO starts where its reference is",
+            file=sys.stderr,
+        )

@@ -1,0 +1,229 @@
+"""The texts of a release directory, on a machine that need have neither DVC nor DuckDB.
+
+A release is what the export stage, `pairwright materialize` and `pairwright publish` write: Parquet shards per config,
+and `provenance.json`, which says where they come from. A published one (`hf://ORG/NAME@v1.0`) is fetched into the Hub's
+own cache. Every shard is compared with its SHA-256 in `provenance.json` before a row of it is read.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
+
+from builders.hub import download
+from train.texts import Asked, PairText, Span, Text, spread
+
+FORMAT = 1
+PROVENANCE = "provenance.json"
+_HUB = "hf://"
+_CONFIGS = {"pairs": ("pairs", "step_pairs"), "demos": ("demos",)}
+"""Table -> the configs that hold its runs."""
+_PROMPT = ("run", "prompt_id", "messages", "prefill", "rendering")
+_SIDES = tuple(f"{side}_{field}" for side in ("chosen", "rejected") for field in Span._fields[1:])
+_PAIRS = (*_PROMPT, "rank", "chosen", "rejected", *_SIDES)
+_DEMOS = (*_PROMPT, "sample_id", "completion", "eos")
+
+
+class Config(BaseModel):
+    """What `provenance.json` says of a config; `texts` is a hash over all of its texts."""
+
+    runs: list[str]
+    texts: str | None = None
+    files: dict[str, str]
+
+
+class Provenance(BaseModel):
+    """What is read of `provenance.json`. `revision`: the commit whose data it is."""
+
+    format: int
+    revision: str | None = None
+    configs: dict[str, Config]
+
+
+class Published(NamedTuple):
+    """Where a release was fetched from: the tag, branch or commit that was asked for, and the Hub's commit."""
+
+    repo: str
+    revision: str
+    commit: str
+
+
+class Release:
+    """An opened release directory. `name` is the user's for it; `run`, the one to train from, if the user chose one.
+
+    Raises ValueError for a directory that is no release, or one of a newer format.
+    """
+
+    def __init__(self, directory: Path, name: str, run: str | None = None, published: Published | None = None):
+        self.directory, self.name, self.run, self.published = directory, name, run, published
+        self.provenance = _read_provenance(directory)
+        self.remedy = (
+            f"remove {directory} from the Hub's cache to fetch it again"
+            if published
+            else "copy the release again, or write it anew with `pairwright materialize`"
+        )
+
+    @classmethod
+    def open(cls, address: str, run: str | None = None) -> "Release":
+        """A directory, or a published release as `hf://ORG/NAME@VERSION`."""
+        if not address.startswith(_HUB):
+            return cls(Path(address), address, run)
+        repo, _, revision = address.removeprefix(_HUB).partition("@")
+        if not revision:
+            raise ValueError(f"{address}: say which version, as in `{_HUB}{repo}@v1.0`")
+        wanted = [PROVENANCE, *(f"{config}/*.parquet" for configs in _CONFIGS.values() for config in configs)]
+        directory = download(repo, "dataset", revision, wanted, f"--data {address}")
+        return cls(directory, address, run, Published(repo, revision, directory.name))
+
+    def runs(self, table: str) -> dict[str, str]:
+        """Run of a table -> the config that holds it."""
+        configs = self.provenance.configs
+        return {run: config for config in _CONFIGS[table] if config in configs for run in configs[config].runs}
+
+    def source(self, table: str, default: str) -> "ReleaseRun":
+        """The run to train from: the user's choice, else the one that the checkout's params name, else the only one.
+
+        Raises ValueError where there is none such.
+        """
+        runs = self.runs(table)
+        have = ", ".join(f"'{run}'" for run in sorted(runs))
+        if not runs:
+            configs = ", ".join(f"'{config}'" for config in sorted(self.provenance.configs)) or "none"
+            raise ValueError(f"{self.name}: no {table} in this release (have {configs}); take one that has some")
+        if self.run is not None and self.run not in runs:
+            raise ValueError(f"{self.name}: no run '{self.run}' of {table} (have {have}); name one in --data-run")
+        if self.run is None and default not in runs and len(runs) > 1:
+            raise ValueError(f"{self.name}: no run '{default}' of {table} (have {have}); choose one with --data-run")
+        run = self.run or (default if default in runs else next(iter(runs)))
+        if run != default:
+            print(f"{self.name}: trains from its run '{run}', not '{default}'", file=sys.stderr)
+        return ReleaseRun(self, table, run)
+
+    def shards(self, config: str) -> list[Path]:
+        """The files of a config. Raises ValueError for one that is missing, or is not what was written."""
+        return [self._verified(file, expected) for file, expected in self.provenance.configs[config].files.items()]
+
+    def _verified(self, file: str, expected: str) -> Path:
+        path = self.directory / file
+        if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+            raise ValueError(f"{self.directory / PROVENANCE}: '{file}' is outside the release; do not trust it")
+        if not path.is_file():
+            raise ValueError(f"{path}: missing, though {PROVENANCE} names it; {self.remedy}")
+        with path.open("rb") as shard:
+            if hashlib.file_digest(shard, "sha256").hexdigest() != expected:
+                raise ValueError(f"{path}: damaged: its SHA-256 is not the one in {PROVENANCE}; {self.remedy}")
+        return path
+
+
+class ReleaseRun:
+    """A run of `pairs` or `demos` in a release (see `train.texts.Source`)."""
+
+    def __init__(self, release: Release, table: str, run: str):
+        self.release, self.run, self.config = release, run, release.runs(table)[run]
+        self.name, self.shorten = f"{release.name}: {table} run '{run}'", "train from a release without it"
+        provenance, published = release.provenance, release.published
+        self.record: dict[str, Any] = {
+            "table": table,
+            "run": run,
+            "texts": provenance.configs[self.config].texts,
+            "revision": provenance.revision,
+            "release": published and published._asdict(),
+        }
+        self._prompts: dict[str, Asked] = {}
+
+    def pairs(self, limit: int | None = None) -> list[PairText]:
+        rows = self._rows(_PAIRS, ("prompt_id", "rank"), limit)
+        return [PairText(row["rank"], _side(row, "chosen"), _side(row, "rejected")) for row in rows]
+
+    def demos(self) -> list[Text]:
+        return [_demo(row) for row in self._rows(_DEMOS, ("prompt_id", "sample_id"), None)]
+
+    def prompt(self, prompt_id: str) -> Asked:
+        return self._prompts[prompt_id]
+
+    def _rows(self, columns: Sequence[str], key: tuple[str, str], limit: int | None) -> list[dict[str, Any]]:
+        """The run's rows in the order of the table's key; of `limit`, only so many, evenly spaced."""
+        shards = [_open(path, columns) for path in self.release.shards(self.config)]
+        order = self._order(shards, key)
+        wanted = order[spread(len(order), limit)]
+        place = {int(number): i for i, number in enumerate(wanted)}
+        rows: list[dict[str, Any]] = [{}] * len(wanted)
+        for start, batch in _batches(shards, columns):
+            numbers = np.intersect1d(wanted, np.arange(start, start + len(batch)))
+            for number, row in zip(numbers.tolist(), batch.take(numbers - start).to_pylist(), strict=True):
+                rows[place[number]] = row
+                asked = Asked(row.pop("messages"), row.pop("prefill"), row.pop("rendering"))
+                self._prompts.setdefault(row["prompt_id"], asked)
+        return rows
+
+    def _order(self, shards: list[pq.ParquetFile], key: tuple[str, str]) -> np.ndarray:
+        """Numbers of the run's rows within the config, in the order of the key. Raises ValueError for none at all."""
+        keys = pa.Table.from_batches([batch for _, batch in _batches(shards, ("run", *key))])
+        numbered = keys.append_column("number", pa.array(range(len(keys)), pa.int64()))
+        mine = numbered.filter(pc.equal(numbered["run"], self.run))
+        if not len(mine):
+            raise ValueError(f"{self.name} is empty: nothing to train on; choose another run or release")
+        return mine.sort_by([(column, "ascending") for column in key])["number"].to_numpy()
+
+
+def _side(row: dict[str, Any], side: str) -> Text:
+    span = Span(row["prompt_id"], *(row[f"{side}_{field}"] for field in Span._fields[1:]))
+    return Text(span, _content(row[side]))
+
+
+def _demo(row: dict[str, Any]) -> Text:
+    text = _content(row["completion"])
+    return Text(Span(row["prompt_id"], row["sample_id"], 0, len(text), row["eos"]), text)
+
+
+def _content(value: str | list[dict[str, str]]) -> str:
+    """A completion's text, in the standard format or the conversational one."""
+    return value if isinstance(value, str) else value[0]["content"]
+
+
+def _batches(shards: list[pq.ParquetFile], columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Batches of some columns, each with the number of its first row."""
+    start = 0
+    for shard in shards:
+        for batch in shard.iter_batches(columns=list(columns)):
+            yield start, batch
+            start += len(batch)
+
+
+def _open(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path}: not a Parquet file ({' '.join(str(error).split())}); write the release anew"
+        ) from None
+    missing = [column for column in columns if column not in file.schema_arrow.names]
+    if missing:
+        raise ValueError(f"{path}: no column '{missing[0]}', which training needs; write the release with Pairwright")
+    return file
+
+
+def _read_provenance(directory: Path) -> Provenance:
+    path = directory / PROVENANCE
+    if not directory.is_dir():
+        raise ValueError(f"{directory}: no such directory; name a release, or one on the Hub as `{_HUB}ORG/NAME@v1.0`")
+    if not path.is_file():
+        raise ValueError(f"{directory}: no release (it has no {PROVENANCE}); write one with `pairwright materialize`")
+    try:
+        found = Provenance.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"{path}: not the provenance of a release: {place}: {first['msg']}".replace(": :", ":")
+        ) from None
+    if found.format > FORMAT:
+        raise ValueError(f"{path}: format {found.format}, newer than this Pairwright reads ({FORMAT}); upgrade it")
+    return found
