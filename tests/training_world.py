@@ -109,7 +109,7 @@ def set_params(root: Path, changes: dict[str, Any]) -> None:
         at = params
         for part in parents:
             at = at.setdefault(part, {})
-        at[last] = value
+        at[last] = deepcopy(value)
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 

@@ -166,7 +166,7 @@ class ReleaseRun:
     def _order(self, shards: list[pq.ParquetFile], key: tuple[str, str]) -> np.ndarray:
         """Numbers of the run's rows within the config, in the order of the key. Raises ValueError for none at all."""
         keys = pa.Table.from_batches([batch for _, batch in _batches(shards, ("run", *key))])
-        numbered = keys.append_column("number", pa.array(range(len(keys)), pa.int64()))
+        numbered = keys.append_column("number", pa.array(np.arange(len(keys))))
         mine = numbered.filter(pc.equal(numbered["run"], self.run))
         if not len(mine):
             raise ValueError(f"{self.name} is empty: nothing to train on; choose another run or release")

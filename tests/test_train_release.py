@@ -1,0 +1,278 @@
+"""Training from a release directory: the same bits as from the tables, and what the model's record says of it."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train.preference
+import train.reference
+import train.reference_source
+import train.sft
+from builders.model_files import read_record
+from schemas import Demo, Prompt, ReferenceLogprob, Sample
+from stores.stage import Stage, execute
+from tests import release_world, step_training_world
+from tests import training_world as world
+from tests.hub_server import COMMIT as HUB_COMMIT
+from tests.hub_server import directory_files, hub_server
+from tests.training_world import rows, run, weights
+from train.data import Pair, Reader, load_pairs
+from train.packing import Tokens
+from train.release import Release
+from train.session import Session
+from train.tables import Tables
+
+BUILDS = {"preference.dpo": train.preference.run, "reference.sums": train.reference.run, "sft.warm": train.sft.run}
+MIXED: list[dict[str, Any]] = [
+    {},
+    {"chosen_eos": False},
+    {"rejected_end": 10, "rejected_eos": False},
+    {"rejected_start": 18},
+    {"chosen_start": 6, "chosen_eos": False, "rejected_start": 4},
+]
+"""Spans and endings of pairs."""
+
+
+def from_release(root: Path, place: str, directory: Path | str, chosen: str | None = None) -> None:
+    section, key = place.split(".")
+    execute(section, key, lambda stage: BUILDS[place](stage, Release.open(str(directory), chosen)), root)
+
+
+def outputs(root: Path, key: str) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor], str]:
+    return rows(root, "training", key), weights(root, key), read_record(root / f"data/models/{key}")["fingerprint"]
+
+
+def forget_tables(root: Path) -> None:
+    """Leaves what a training machine has: params and the start model."""
+    for path in (root / "data").iterdir():
+        if path.name != "models":
+            shutil.rmtree(path)
+    for path in (root / "data/models").iterdir():
+        if path.name != "tiny":
+            shutil.rmtree(path)
+
+
+def assert_equal_training(root: Path, places: Sequence[str], release: Path) -> None:
+    """Trains from tables, then from the release where there are no tables, and compares every bit."""
+    run(root, *places)
+    key = places[-1].split(".")[1]
+    losses, trained, fingerprint = outputs(root, key)
+    forget_tables(root)
+    from_release(root, places[-1], release)
+    assert outputs(root, key)[0] == losses
+    assert all(torch.equal(outputs(root, key)[1][name], tensor) for name, tensor in trained.items())
+    assert outputs(root, key)[2] == fingerprint
+
+
+def asked_as(root: Path, rendering: str, prefill: str = "") -> None:
+    changes = {"rendering": rendering, "prefill": prefill}
+    asked = [Prompt.model_validate(row | changes) for row in rows(root, "prompts", "train")]
+    world.write(root, "train", asked)
+
+
+LORA = {"loss": "dpo_nll", "lora": {"rank": 4, "dropout": 0.3}}
+
+
+@pytest.mark.parametrize(
+    ("rendering", "prefill", "conversational", "changes"),
+    [
+        ("text", "", False, {"loss": "dpo_nll"}),
+        ("text", " Final answer:", False, {"loss": "dpo"}),
+        ("chat", " Answer:", False, LORA),
+        ("chat", "", True, {"loss": "dpo"}),
+    ],
+)
+def test_pairs_of_a_release_give_the_bits_of_their_tables(workspace, rendering, prefill, conversational, changes):
+    world.build(workspace, changes={f"preference.dpo.{key}": value for key, value in changes.items()})
+    asked_as(workspace, rendering, prefill)
+    world.write(workspace, "sums", [world.pair(i, **MIXED[i % len(MIXED)]) for i in range(10)])
+    release = release_world.write_release(
+        workspace / "v1", workspace, {"pairs": ["sums"]}, conversational=conversational
+    )
+    assert_equal_training(workspace, ("reference.sums", "preference.dpo"), release)
+
+
+@pytest.mark.parametrize("config", ["steps", "whole"])
+def test_step_pairs_of_a_release_end_where_their_step_ends(workspace, config):
+    changes = {"preference.dpo.pairs": config, "reference.steps.pairs": config}
+    step_training_world.build(workspace, changes)
+    release = release_world.write_release(
+        workspace / "v1", workspace, {"step_pairs": [config]}, ("train", "steps"), ("drawn", "continued")
+    )
+    from_tables = world.load(workspace, run=config)
+    assert {pair.chosen_span.eos for pair in from_tables} == {config == "whole"}
+    assert_same_pairs(from_tables, pairs_of(workspace, release, config))
+    assert_equal_training(workspace, ("reference.steps", "preference.dpo"), release)
+
+
+def pairs_of(root: Path, release: Path, chosen: str) -> list[Pair]:
+    stage = Stage("preference", "dpo", root)
+    return load_pairs(Release.open(str(release), chosen).source("pairs", "sums"), Reader.of(stage))
+
+
+def assert_same_pairs(found: list[Pair], expected: list[Pair]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one[:3] == other[:3]
+        for side, same in zip(one.sequences, other.sequences, strict=True):
+            assert listed(side) == listed(same)
+
+
+def listed(tokens: Tokens) -> tuple[list[int], list[int]]:
+    return tokens.prompt.tolist(), tokens.completion.tolist()
+
+
+@pytest.mark.parametrize(
+    ("rendering", "prefill", "conversational"), [("text", "", False), ("chat", " Answer:", False), ("chat", "", True)]
+)
+def test_demos_of_a_release_give_the_bits_of_their_tables(workspace, rendering, prefill, conversational):
+    world.build(workspace, changes={"sft.warm.watch": "sums", "sft.warm.watch_limit": 3})
+    asked_as(workspace, rendering, prefill)
+    reasons = ("stop", "length")
+    drawn = [Sample(**s.model_dump() | {"finish_reason": reasons[i % 2]}) for i in range(10) for s in world.drawn(i)]
+    world.write(workspace, "drawn", drawn)
+    both = [Demo(prompt_id=s.prompt_id or "", sample_id=s.sample_id) for s in drawn]
+    world.write(workspace, "good", both)
+    release = release_world.write_release(
+        workspace / "v1", workspace, {"demos": ["good"], "pairs": ["sums"]}, conversational=conversational, shards=3
+    )
+    assert_equal_training(workspace, ("sft.warm",), release)
+
+
+def test_the_record_of_a_model_names_what_it_was_trained_on(workspace):
+    world.build(workspace)
+    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    from_release(workspace, "preference.dpo", release)
+    assert read_record(workspace / "data/models/dpo")["provenance"]["data"] == {
+        "table": "pairs", "run": "sums", "texts": "0123456789abcdef", "revision": release_world.COMMIT, "release": None,
+    }  # fmt: skip
+
+
+def test_a_run_that_starts_again_computes_no_reference_again(workspace, capsys, monkeypatch):
+    world.build(workspace)
+    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    from_release(workspace, "preference.dpo", release)
+    line = "preference dpo: data/reference_logprobs/run=sums is not there: computes the log-probs of 20 completions"
+    assert line in capsys.readouterr().err
+    first = outputs(workspace, "dpo")
+    monkeypatch.setattr(train.reference_source, "score", None)
+    from_release(workspace, "preference.dpo", release)
+    assert "computes" not in capsys.readouterr().err
+    assert outputs(workspace, "dpo")[0] == first[0]
+    (kept,) = (workspace.parent / "ledger/reference").iterdir()
+    kept.write_bytes(kept.read_bytes()[:20])
+    with pytest.raises(ValueError, match=rf"{kept.name}: damaged \(.*\); remove it to compute it again"):
+        from_release(workspace, "preference.dpo", release)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"reference.sums.micro_tokens": 40}, {"reference.sums.precision": "bf16", "preference.dpo.precision": "bf16"}],
+)
+def test_what_decides_reference_log_probs_decides_whether_kept_ones_are_used(workspace, change):
+    world.build(workspace)
+    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    from_release(workspace, "preference.dpo", release)
+    world.set_params(workspace, change)
+    from_release(workspace, "preference.dpo", release)
+    assert len(list((workspace.parent / "ledger/reference").iterdir())) == 2
+
+
+def test_a_reference_table_is_used_if_it_is_of_the_texts_of_the_release(workspace, capsys):
+    world.build(workspace)
+    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    from_release(workspace, "reference.sums", release)
+    computed = rows(workspace, "reference_logprobs", "sums")
+    run(workspace, "reference.sums")
+    assert rows(workspace, "reference_logprobs", "sums") == computed
+    from_release(workspace, "preference.dpo", release)
+    assert not (workspace.parent / "ledger/reference").exists()
+    longer = [ReferenceLogprob(**row | {"n_tokens": row["n_tokens"] + 1}) for row in computed]
+    for table in (longer, [ReferenceLogprob(**row) for row in computed[:-1]]):
+        world.write(workspace, "sums", table)
+        from_release(workspace, "preference.dpo", release)
+        assert "run=sums is of other texts: computes the log-probs of 20 completions" in capsys.readouterr().err
+        shutil.rmtree(workspace.parent / "ledger/reference")
+
+
+def test_a_reference_of_another_model_is_computed_under_it(workspace, capsys):
+    world.build(workspace)
+    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    run(workspace, "sft.warm", "reference.sums")
+    world.set_params(workspace, {"preference.dpo.model": "warm"})
+    run(workspace, "preference.dpo")
+    expected = outputs(workspace, "dpo")[0]
+    shutil.rmtree(workspace / "data/reference_logprobs")
+    from_release(workspace, "preference.dpo", release)
+    assert outputs(workspace, "dpo")[0] == expected
+    assert "completions under 'tiny' first" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_the_same_data_is_resumed_wherever_they_come_from(workspace, monkeypatch):
+    world.build(workspace, changes={"preference.dpo.checkpoint_every": 2})
+    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    run(workspace, "reference.sums", "preference.dpo")
+    expected, update, taken = outputs(workspace, "dpo")[0], Session.update, []
+
+    def noting(self: Session, step: int, *rest: Any) -> dict[str, Any]:
+        taken.append(step)
+        if len(taken) == 4:
+            raise RuntimeError
+        return update(self, step, *rest)
+
+    monkeypatch.setattr(Session, "update", noting)
+    with pytest.raises(RuntimeError):
+        run(workspace, "preference.dpo")
+    from_release(workspace, "preference.dpo", release)
+    assert taken == [0, 1, 2, 3, 2, 3, 4, 5]
+    assert outputs(workspace, "dpo")[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "chosen", "trained"),
+    [(["sums"], None, "sums"), (["other"], None, "other"), (["other", "sums"], None, "sums"),
+     (["other", "sums"], "other", "other")],
+)  # fmt: skip
+def test_the_run_is_the_chosen_one_or_the_one_of_params_or_the_only_one(workspace, held, chosen, trained, capsys):
+    world.build(workspace)
+    world.write(workspace, "other", [world.pair(0)])
+    release = release_world.write_release(workspace / "v1", workspace, {"pairs": held})
+    source = Release.open(str(release), chosen).source("pairs", "sums")
+    assert (source.run, len(source.pairs())) == (trained, 10 if trained == "sums" else 1)
+    assert ("trains from its run 'other', not 'sums'" in capsys.readouterr().err) == (trained == "other")
+
+
+@pytest.mark.parametrize(("limit", "taken"), [(1, 1), (3, 3), (99, 10)])
+def test_a_limit_takes_the_pairs_that_it_takes_of_the_table(workspace, limit, taken):
+    world.build(workspace)
+    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]}, shards=3)
+    found = Release.open(str(release)).source("pairs", "sums").pairs(limit)
+    assert found == Tables(Stage("preference", "dpo", workspace), "pairs", "sums").pairs(limit)
+    assert len(found) == taken
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return monkeypatch
+
+
+def test_a_published_release_is_fetched_by_its_tag_and_named_in_the_record(workspace, hub):
+    world.build(workspace)
+    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    (release / "samples").mkdir()
+    (release / "samples/train-00000-of-00001.parquet").write_bytes(b"not wanted")
+    files = {"datasets/org/sums": directory_files(release)}
+    with hub_server(files, tag="v1.0") as endpoint:
+        hub.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        url = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        hub.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url)
+        from_release(workspace, "preference.dpo", "hf://org/sums@v1.0")
+    data = read_record(workspace / "data/models/dpo")["provenance"]["data"]
+    assert data["release"] == {"repo": "org/sums", "revision": "v1.0", "commit": HUB_COMMIT}
+    assert data["revision"] == release_world.COMMIT
+    assert not list((workspace.parent / "hub").rglob("samples"))
+    from_release(workspace, "preference.dpo", "hf://org/sums@v1.0")  # from the cache, without a server
