@@ -1,100 +1,61 @@
-"""Release directories from the tables of a small store, written here by the documented format alone."""
+"""Releases of a small store, as `export` writes them, and what can become of their files."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
-from tests.training_world import rows
+import builders.export
+from stores.stage import execute
 
 COMMIT = "c0ffee" * 6 + "c0ff"
-CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-Rows = list[dict[str, Any]]
 
 
-def write_release(
-    directory: Path,
-    root: Path,
-    runs: dict[str, Sequence[str]],
-    prompts: Sequence[str] = ("train",),
-    samples: Sequence[str] = ("drawn",),
-    conversational: bool = False,
-    shards: int = 2,
-) -> Path:
-    """`runs`: config -> the runs that it holds; `prompts` and `samples`: the runs that their ids are found in."""
-    asked = {row["prompt_id"]: row for run in prompts for row in rows(root, "prompts", run)}
-    drawn = {row["sample_id"]: row for run in samples for row in rows(root, "samples", run)}
-    make = {"pairs": _pair, "step_pairs": _pair, "demos": _demo}
-    configs = {}
-    for config, names in runs.items():
-        table = "demos" if config == "demos" else "pairs"
-        made = [
-            make[config](row, asked, drawn, conversational) | {"run": run}
-            for run in names
-            for row in rows(root, table, run)
-        ]
-        files = write_shards(directory, config, made, shards)
-        configs[config] = {"rows": len(made), "runs": list(names), "texts": "0123456789abcdef", "files": files}
-    write_provenance(directory, configs=configs)
-    return directory
+def export(root: Path, runs: dict[str, list[str]], name: str = "v1", conversational: bool = False) -> Path:
+    """A release `name` beside the store's data, stamped with a commit. `runs`: config -> the runs that it holds."""
+    path = root / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    form = "conversational" if conversational else "standard"
+    params["export"] = {name: {"model": "tiny", "format": form} | runs}
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    execute("export", name, builders.export.run, root)
+    (root / "data/export" / name).rename(root / name)
+    write_provenance(root / name, revision=COMMIT)
+    return root / name
 
 
-def write_provenance(directory: Path, **changes: Any) -> None:
-    content = {"format": 1, "revision": COMMIT, "params": "", "licences": {}, "funnel": None, "configs": {}} | changes
-    (directory / "provenance.json").write_text(json.dumps(content))
+def provenance(release: Path) -> dict[str, Any]:
+    return json.loads((release / "provenance.json").read_text())
 
 
-def provenance(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / "provenance.json").read_text())
+def write_provenance(release: Path, **changes: Any) -> None:
+    (release / "provenance.json").write_text(json.dumps(provenance(release) | changes))
 
 
-def write_shards(directory: Path, config: str, made: Rows, count: int = 1) -> dict[str, str]:
-    """Path -> SHA-256. Rows are dealt in turn, so that no order of theirs is relied on."""
-    files, schema = {}, _schema(made)
-    (directory / config).mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        path = f"{config}/train-{number:05d}-of-{count:05d}.parquet"
-        few = made[number::count]
-        pq.write_table(pa.Table.from_pylist(few, schema), directory / path)
-        files[path] = sha256(directory / path)
-    return files
+def write_config(release: Path, config: str = "pairs", **changes: Any) -> None:
+    """Changes what the provenance says of a config."""
+    configs = provenance(release)["configs"]
+    write_provenance(release, configs=configs | {config: configs[config] | changes})
+
+
+def rewrite(release: Path, change: Callable[[pa.Table], pa.Table], config: str = "pairs", shards: int = 1) -> None:
+    """The shards of a config again, with their digests. Rows are dealt in turn, so that no order is relied on."""
+    old = [release / path for path in provenance(release)["configs"][config]["files"]]
+    table, files = change(pa.concat_tables(map(pq.read_table, old))), {}
+    for path in old:
+        path.unlink()
+    for number in range(shards):
+        path = f"{config}/train-{number:05d}-of-{shards:05d}.parquet"
+        pq.write_table(table.take(np.arange(number, len(table), shards)), release / path)
+        files[path] = sha256(release / path)
+    write_config(release, config, files=files)
 
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _schema(made: Rows) -> pa.Schema:
-    inferred = pa.Table.from_pylist(made).schema
-    chats = {name for name, value in made[0].items() if isinstance(value, list)}
-    return pa.schema([pa.field(field.name, CHAT if field.name in chats else field.type) for field in inferred])
-
-
-def _pair(row: dict[str, Any], asked: dict[str, Any], drawn: dict[str, Any], conversational: bool) -> dict[str, Any]:
-    prompt = asked[row["prompt_id"]]
-    texts = {
-        side: _turn(drawn[row[f"{side}_sample_id"]]["text"][row[f"{side}_start"] : row[f"{side}_end"]], conversational)
-        for side in ("chosen", "rejected")
-    }
-    return _prompt(prompt, conversational) | texts | {"pair_id": "0" * 16} | row
-
-
-def _demo(row: dict[str, Any], asked: dict[str, Any], drawn: dict[str, Any], conversational: bool) -> dict[str, Any]:
-    sample = drawn[row["sample_id"]]
-    completion = {"completion": _turn(sample["text"], conversational), "eos": sample["finish_reason"] == "stop"}
-    return _prompt(asked[row["prompt_id"]], conversational) | completion | row
-
-
-def _prompt(prompt: dict[str, Any], conversational: bool) -> dict[str, Any]:
-    assert not (conversational and prompt["prefill"]), "a closed turn would come after the given start"
-    text = "".join(message["content"] for message in prompt["messages"]) + prompt["prefill"]
-    taken = {name: prompt[name] for name in ("prompt_id", "problem_id", "messages", "prefill", "rendering", "template")}
-    return {"prompt": prompt["messages"] if conversational else f"<rendered>{text}"} | taken
-
-
-def _turn(text: str, conversational: bool) -> Any:
-    return [{"role": "assistant", "content": text}] if conversational else text

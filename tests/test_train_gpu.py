@@ -1,7 +1,13 @@
 """The same commands on one CUDA device, compared with the CPU."""
 
+import hashlib
+import json
 import math
+import shutil
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -12,9 +18,10 @@ from builders.engines.hf import HfEngine
 from schemas import TrainingStep
 from schemas.sections import Sampling
 from stores.parquet import read_table
-from stores.stage import execute
+from stores.stage import Stage, execute
 from tests import training_world as world
 from train.session import Session
+from train.tables import Tables
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -92,3 +99,34 @@ def test_a_run_that_crashed_on_cuda_resumes_close_to_an_undisturbed_one(workspac
     monkeypatch.setattr(Session, "update", update)
     table(workspace, "warm", "cuda", monkeypatch)
     world.assert_same_weights(world.weights(workspace, "warm"), expected, 5e-5)
+
+
+def write_release(directory: Path, root: Path) -> Path:
+    """The pairs `sums` as a release, written without what `export` needs: a training machine need not have DuckDB."""
+    source, made = Tables(Stage("preference", "dpo", root), "pairs", "sums"), []
+    for pair in source.pairs():
+        row = source.prompt(pair.chosen.span.prompt_id)._asdict() | {"run": "sums", "rank": pair.rank}
+        for side, (span, text) in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+            row |= {f"{side}_{name}": value for name, value in span._asdict().items()} | {side: text}
+        made.append(row | {"prompt_id": row["chosen_prompt_id"]})
+    shard = directory / "pairs/train-00000-of-00001.parquet"
+    shard.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(made), shard)
+    files = {f"pairs/{shard.name}": hashlib.sha256(shard.read_bytes()).hexdigest()}
+    content = {"format": 1, "configs": {"pairs": {"runs": ["sums"], "files": files}}}
+    (directory / "provenance.json").write_text(json.dumps(content))
+    return directory
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_release_is_trained_on_as_its_tables_are_on_cuda(workspace, monkeypatch, precision):
+    """The reference log-probs that are computed first are the policy's own at step 0."""
+    world.build(workspace, changes={f"{run}.precision": precision for run in ("preference.dpo", "reference.sums")})
+    release = write_release(workspace / "v1", workspace)
+    from_tables = table(workspace, "dpo", "cuda", monkeypatch)
+    for name in ("samples", "prompts", "pairs", "reference_logprobs"):
+        shutil.rmtree(workspace / "data" / name)
+    train.preference.train_stage("preference", train.preference.run, ["dpo", "--data", str(release)])
+    found = read_table(workspace / "data/training/run=dpo", TrainingStep).to_pylist()
+    assert [r["loss"] for r in found[:6]] == pytest.approx([r["loss"] for r in from_tables[:6]], rel=1e-3)
+    assert found[0]["preference_loss"] == pytest.approx(math.log(2), abs=1e-5 if precision == "fp32" else 5e-3)

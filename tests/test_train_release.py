@@ -1,7 +1,6 @@
 """Training from a release directory: the same bits as from the tables, and what the model's record says of it."""
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ import train.sft
 from builders.model_files import read_record
 from schemas import Demo, Prompt, ReferenceLogprob, Sample
 from stores.stage import Stage, execute
-from tests import release_world, step_training_world
+from tests import step_training_world
 from tests import training_world as world
 from tests.hub_server import COMMIT as HUB_COMMIT
 from tests.hub_server import directory_files, hub_server
+from tests.release_world import COMMIT, export, provenance, rewrite
 from tests.training_world import rows, run, weights
-from train.data import Pair, Reader, load_pairs
-from train.packing import Tokens
 from train.release import Release
 from train.session import Session
 from train.tables import Tables
@@ -56,16 +54,17 @@ def forget_tables(root: Path) -> None:
             shutil.rmtree(path)
 
 
-def assert_equal_training(root: Path, places: Sequence[str], release: Path) -> None:
-    """Trains from tables, then from the release where there are no tables, and compares every bit."""
+def assert_equal_training(root: Path, release: Path, *places: str) -> None:
+    """Trains from tables, then from their release where there are no tables, and compares every bit."""
     run(root, *places)
     key = places[-1].split(".")[1]
     losses, trained, fingerprint = outputs(root, key)
     forget_tables(root)
     from_release(root, places[-1], release)
-    assert outputs(root, key)[0] == losses
-    assert all(torch.equal(outputs(root, key)[1][name], tensor) for name, tensor in trained.items())
-    assert outputs(root, key)[2] == fingerprint
+    found = outputs(root, key)
+    assert found[0] == losses
+    assert all(torch.equal(found[1][name], tensor) for name, tensor in trained.items())
+    assert found[2] == fingerprint
 
 
 def asked_as(root: Path, rendering: str, prefill: str = "") -> None:
@@ -90,39 +89,17 @@ def test_pairs_of_a_release_give_the_bits_of_their_tables(workspace, rendering, 
     world.build(workspace, changes={f"preference.dpo.{key}": value for key, value in changes.items()})
     asked_as(workspace, rendering, prefill)
     world.write(workspace, "sums", [world.pair(i, **MIXED[i % len(MIXED)]) for i in range(10)])
-    release = release_world.write_release(
-        workspace / "v1", workspace, {"pairs": ["sums"]}, conversational=conversational
-    )
-    assert_equal_training(workspace, ("reference.sums", "preference.dpo"), release)
+    release = export(workspace, {"pairs": ["sums"]}, conversational=conversational)
+    assert_equal_training(workspace, release, "reference.sums", "preference.dpo")
 
 
 @pytest.mark.parametrize("config", ["steps", "whole"])
 def test_step_pairs_of_a_release_end_where_their_step_ends(workspace, config):
-    changes = {"preference.dpo.pairs": config, "reference.steps.pairs": config}
-    step_training_world.build(workspace, changes)
-    release = release_world.write_release(
-        workspace / "v1", workspace, {"step_pairs": [config]}, ("train", "steps"), ("drawn", "continued")
-    )
-    from_tables = world.load(workspace, run=config)
-    assert {pair.chosen_span.eos for pair in from_tables} == {config == "whole"}
-    assert_same_pairs(from_tables, pairs_of(workspace, release, config))
-    assert_equal_training(workspace, ("reference.steps", "preference.dpo"), release)
-
-
-def pairs_of(root: Path, release: Path, chosen: str) -> list[Pair]:
-    stage = Stage("preference", "dpo", root)
-    return load_pairs(Release.open(str(release), chosen).source("pairs", "sums"), Reader.of(stage))
-
-
-def assert_same_pairs(found: list[Pair], expected: list[Pair]) -> None:
-    for one, other in zip(found, expected, strict=True):
-        assert one[:3] == other[:3]
-        for side, same in zip(one.sequences, other.sequences, strict=True):
-            assert listed(side) == listed(same)
-
-
-def listed(tokens: Tokens) -> tuple[list[int], list[int]]:
-    return tokens.prompt.tolist(), tokens.completion.tolist()
+    table = {"steps": "step_pairs", "whole": "pairs"}[config]
+    step_training_world.build(workspace, {"preference.dpo.pairs": config, "reference.steps.pairs": config})
+    assert {pair.chosen_span.eos for pair in world.load(workspace, run=config)} == {config == "whole"}
+    release = export(workspace, {table: [config]})
+    assert_equal_training(workspace, release, "reference.steps", "preference.dpo")
 
 
 @pytest.mark.parametrize(
@@ -134,26 +111,25 @@ def test_demos_of_a_release_give_the_bits_of_their_tables(workspace, rendering, 
     reasons = ("stop", "length")
     drawn = [Sample(**s.model_dump() | {"finish_reason": reasons[i % 2]}) for i in range(10) for s in world.drawn(i)]
     world.write(workspace, "drawn", drawn)
-    both = [Demo(prompt_id=s.prompt_id or "", sample_id=s.sample_id) for s in drawn]
-    world.write(workspace, "good", both)
-    release = release_world.write_release(
-        workspace / "v1", workspace, {"demos": ["good"], "pairs": ["sums"]}, conversational=conversational, shards=3
-    )
-    assert_equal_training(workspace, ("sft.warm",), release)
+    world.write(workspace, "good", [Demo(prompt_id=s.prompt_id or "", sample_id=s.sample_id) for s in drawn])
+    release = export(workspace, {"demos": ["good"], "pairs": ["sums"]}, conversational=conversational)
+    rewrite(release, lambda table: table, "demos", shards=3)
+    assert_equal_training(workspace, release, "sft.warm")
 
 
 def test_the_record_of_a_model_names_what_it_was_trained_on(workspace):
     world.build(workspace)
-    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    release = export(workspace, {"pairs": ["sums"]})
     from_release(workspace, "preference.dpo", release)
+    texts = provenance(release)["configs"]["pairs"]["texts"]
     assert read_record(workspace / "data/models/dpo")["provenance"]["data"] == {
-        "table": "pairs", "run": "sums", "texts": "0123456789abcdef", "revision": release_world.COMMIT, "release": None,
+        "table": "pairs", "run": "sums", "texts": texts, "revision": COMMIT, "release": None,
     }  # fmt: skip
 
 
 def test_a_run_that_starts_again_computes_no_reference_again(workspace, capsys, monkeypatch):
     world.build(workspace)
-    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    release = export(workspace, {"pairs": ["sums"]})
     from_release(workspace, "preference.dpo", release)
     line = "preference dpo: data/reference_logprobs/run=sums is not there: computes the log-probs of 20 completions"
     assert line in capsys.readouterr().err
@@ -174,7 +150,7 @@ def test_a_run_that_starts_again_computes_no_reference_again(workspace, capsys, 
 )
 def test_what_decides_reference_log_probs_decides_whether_kept_ones_are_used(workspace, change):
     world.build(workspace)
-    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    release = export(workspace, {"pairs": ["sums"]})
     from_release(workspace, "preference.dpo", release)
     world.set_params(workspace, change)
     from_release(workspace, "preference.dpo", release)
@@ -183,7 +159,7 @@ def test_what_decides_reference_log_probs_decides_whether_kept_ones_are_used(wor
 
 def test_a_reference_table_is_used_if_it_is_of_the_texts_of_the_release(workspace, capsys):
     world.build(workspace)
-    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    release = export(workspace, {"pairs": ["sums"]})
     from_release(workspace, "reference.sums", release)
     computed = rows(workspace, "reference_logprobs", "sums")
     run(workspace, "reference.sums")
@@ -200,7 +176,7 @@ def test_a_reference_table_is_used_if_it_is_of_the_texts_of_the_release(workspac
 
 def test_a_reference_of_another_model_is_computed_under_it(workspace, capsys):
     world.build(workspace)
-    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    release = export(workspace, {"pairs": ["sums"]})
     run(workspace, "sft.warm", "reference.sums")
     world.set_params(workspace, {"preference.dpo.model": "warm"})
     run(workspace, "preference.dpo")
@@ -213,7 +189,7 @@ def test_a_reference_of_another_model_is_computed_under_it(workspace, capsys):
 
 def test_a_checkpoint_of_the_same_data_is_resumed_wherever_they_come_from(workspace, monkeypatch):
     world.build(workspace, changes={"preference.dpo.checkpoint_every": 2})
-    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    release = export(workspace, {"pairs": ["sums"]})
     run(workspace, "reference.sums", "preference.dpo")
     expected, update, taken = outputs(workspace, "dpo")[0], Session.update, []
 
@@ -237,9 +213,9 @@ def test_a_checkpoint_of_the_same_data_is_resumed_wherever_they_come_from(worksp
      (["other", "sums"], "other", "other")],
 )  # fmt: skip
 def test_the_run_is_the_chosen_one_or_the_one_of_params_or_the_only_one(workspace, held, chosen, trained, capsys):
-    world.build(workspace)
+    world.build(workspace, changes={"pairs_outcome.other": world.PARAMS["pairs_outcome"]["sums"]})
     world.write(workspace, "other", [world.pair(0)])
-    release = release_world.write_release(workspace / "v1", workspace, {"pairs": held})
+    release = export(workspace, {"pairs": held})
     source = Release.open(str(release), chosen).source("pairs", "sums")
     assert (source.run, len(source.pairs())) == (trained, 10 if trained == "sums" else 1)
     assert ("trains from its run 'other', not 'sums'" in capsys.readouterr().err) == (trained == "other")
@@ -248,7 +224,8 @@ def test_the_run_is_the_chosen_one_or_the_one_of_params_or_the_only_one(workspac
 @pytest.mark.parametrize(("limit", "taken"), [(1, 1), (3, 3), (99, 10)])
 def test_a_limit_takes_the_pairs_that_it_takes_of_the_table(workspace, limit, taken):
     world.build(workspace)
-    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]}, shards=3)
+    release = export(workspace, {"pairs": ["sums"]})
+    rewrite(release, lambda table: table, shards=3)
     found = Release.open(str(release)).source("pairs", "sums").pairs(limit)
     assert found == Tables(Stage("preference", "dpo", workspace), "pairs", "sums").pairs(limit)
     assert len(found) == taken
@@ -262,7 +239,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_a_published_release_is_fetched_by_its_tag_and_named_in_the_record(workspace, hub):
     world.build(workspace)
-    release = release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]})
+    release = export(workspace, {"pairs": ["sums"]})
     (release / "samples").mkdir()
     (release / "samples/train-00000-of-00001.parquet").write_bytes(b"not wanted")
     files = {"datasets/org/sums": directory_files(release)}
@@ -273,6 +250,6 @@ def test_a_published_release_is_fetched_by_its_tag_and_named_in_the_record(works
         from_release(workspace, "preference.dpo", "hf://org/sums@v1.0")
     data = read_record(workspace / "data/models/dpo")["provenance"]["data"]
     assert data["release"] == {"repo": "org/sums", "revision": "v1.0", "commit": HUB_COMMIT}
-    assert data["revision"] == release_world.COMMIT
+    assert data["revision"] == COMMIT
     assert not list((workspace.parent / "hub").rglob("samples"))
     from_release(workspace, "preference.dpo", "hf://org/sums@v1.0")  # from the cache, without a server

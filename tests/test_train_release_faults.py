@@ -3,19 +3,16 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 import train.preference
 import train.sft
-from tests import release_world
 from tests import training_world as world
 from tests.conftest import REPOSITORY
-from tests.release_world import provenance, write_provenance, write_shards
+from tests.release_world import export, provenance, rewrite, sha256, write_config, write_provenance
 from tests.training_world import BY_GENERATION, rows
 
 SHARD = "pairs/train-00000-of-00001.parquet"
@@ -23,9 +20,9 @@ SHARD = "pairs/train-00000-of-00001.parquet"
 
 @pytest.fixture
 def root(workspace: Path) -> Path:
-    """A store, and its release `v1` of pairs."""
+    """A store, and its release `v1`."""
     world.build(workspace, count=4)
-    release_world.write_release(workspace / "v1", workspace, {"pairs": ["sums"]}, shards=1)
+    export(workspace, {"pairs": ["sums"], "demos": ["good"]})
     return workspace
 
 
@@ -46,7 +43,7 @@ def lose_provenance(release: Path) -> None:
 
 
 def newer_format(release: Path) -> None:
-    write_provenance(release, **provenance(release) | {"format": 2})
+    write_provenance(release, format=2)
 
 
 def garbled_provenance(release: Path) -> None:
@@ -58,17 +55,11 @@ def no_configs(release: Path) -> None:
 
 
 def only_demos(release: Path) -> None:
-    configs = provenance(release)["configs"]
-    write_provenance(release, configs={"demos": configs["pairs"]})
-
-
-def other_run(release: Path, *runs: str) -> None:
-    configs = provenance(release)["configs"]
-    write_provenance(release, configs={"pairs": configs["pairs"] | {"runs": list(runs)}})
+    write_provenance(release, configs={"demos": provenance(release)["configs"]["pairs"]})
 
 
 def two_others(release: Path) -> None:
-    other_run(release, "first", "second")
+    write_config(release, runs=["first", "second"])
 
 
 def lose_shard(release: Path) -> None:
@@ -82,33 +73,21 @@ def damage_shard(release: Path) -> None:
 
 
 def outside(release: Path) -> None:
-    configs = provenance(release)["configs"]
     (release.parent / "outside.parquet").write_bytes((release / SHARD).read_bytes())
-    files = {"../outside.parquet": configs["pairs"]["files"][SHARD]}
-    write_provenance(release, configs={"pairs": configs["pairs"] | {"files": files}})
-
-
-def rewrite(release: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
-    """The shard again, with its digest."""
-    made = change(pq.read_table(release / SHARD).to_pylist())
-    configs = provenance(release)["configs"]
-    files = write_shards(release, "pairs", made)
-    write_provenance(release, configs={"pairs": configs["pairs"] | {"files": files}})
+    write_config(release, files={"../outside.parquet": sha256(release / SHARD)})
 
 
 def no_rows(release: Path) -> None:
-    rewrite(release, lambda made: [row | {"run": "older"} for row in made])
+    rewrite(release, lambda table: table.slice(0, 0))
 
 
 def lose_column(release: Path) -> None:
-    rewrite(release, lambda made: [{k: v for k, v in row.items() if k != "chosen_eos"} for row in made])
+    rewrite(release, lambda table: table.drop_columns(["chosen_eos"]))
 
 
 def no_parquet(release: Path) -> None:
     (release / SHARD).write_text("prompt,chosen,rejected\n")
-    configs = provenance(release)["configs"]
-    files = {SHARD: release_world.sha256(release / SHARD)}
-    write_provenance(release, configs={"pairs": configs["pairs"] | {"files": files}})
+    write_config(release, files={SHARD: sha256(release / SHARD)})
 
 
 @pytest.mark.parametrize(
@@ -125,11 +104,7 @@ def no_parquet(release: Path) -> None:
         (damage_shard, (), f"v1/{SHARD}: damaged: its SHA-256 is not the one in provenance.json; copy the release"),
         (outside, (), "v1/provenance.json: '../outside.parquet' is outside the release; do not trust it"),
         (no_rows, (), "v1: pairs run 'sums' is empty: nothing to train on; choose another run or release"),
-        (
-            lose_column,
-            (),
-            f"v1/{SHARD}: no column 'chosen_eos', which training needs; write the",
-        ),
+        (lose_column, (), f"v1/{SHARD}: no column 'chosen_eos', which training needs; write the release with"),
         (no_parquet, (), f"v1/{SHARD}: not a Parquet file ("),
     ],
 )
@@ -193,7 +168,7 @@ def test_validation_tables_that_are_not_there_are_named_before_anything_takes_lo
 
 def test_pairs_to_watch_that_are_nowhere_are_named(root, capsys):
     world.set_params(root, {"sft.warm.watch": "sums"})
-    release_world.write_release(root / "v2", root, {"demos": ["good"]})
+    export(root, {"demos": ["good"]}, "v2")
     train_from(train.sft, "warm", "--data", "v2")  # the workspace has the pairs
     (root / "data/pairs").rename(root / "elsewhere")
     with pytest.raises(SystemExit):
@@ -239,7 +214,6 @@ for place in sys.argv[1:]:
 @pytest.mark.slow
 def test_a_release_is_trained_on_where_only_the_model_libraries_are_installed(root):
     """Neither DVC nor DuckDB, nor what any other installed package but these and theirs brings."""
-    release_world.write_release(root / "v1", root, {"pairs": ["sums"], "demos": ["good"]})
     world.set_params(root, {"preference.dpo.lora": {"rank": 2}})
     for path in (root / "data").iterdir():
         if path.name != "models":

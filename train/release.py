@@ -9,13 +9,13 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from builders.hub import download
 from train.texts import Asked, PairText, Span, Text, spread
@@ -36,7 +36,7 @@ class Config(BaseModel):
 
     runs: list[str]
     texts: str | None = None
-    files: dict[str, str]
+    files: Annotated[dict[str, str], Field(min_length=1)]
 
 
 class Provenance(BaseModel):
@@ -165,7 +165,7 @@ class ReleaseRun:
 
     def _order(self, shards: list[pq.ParquetFile], key: tuple[str, str]) -> np.ndarray:
         """Numbers of the run's rows within the config, in the order of the key. Raises ValueError for none at all."""
-        keys = pa.Table.from_batches([batch for _, batch in _batches(shards, ("run", *key))])
+        keys = pa.concat_tables(shard.read(["run", *key]) for shard in shards)
         numbered = keys.append_column("number", pa.array(np.arange(len(keys))))
         mine = numbered.filter(pc.equal(numbered["run"], self.run))
         if not len(mine):
