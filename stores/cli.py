@@ -14,13 +14,14 @@ from typing import Annotated
 
 import typer
 
-from stores import ledger_cli
+from stores import diff_cli, ledger_cli
 from stores.plain import printable
 from stores.printing import Format, FormatOption, jsonable, print_rows
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 
 app.add_typer(ledger_cli.app, name="ledger")
+app.command("diff")(diff_cli.diff)
 
 GROUP = "pairwright.commands"
 

@@ -22,6 +22,8 @@ from stores.views import DERIVED, RunFiles, Views, local_parts, run_files
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from stores.diff import Diff
+
 TEXTS = {"pair_texts": ("run", "prompt_id", "rank"), "demo_texts": ("run", "prompt_id", "sample_id")}
 """Joined views that `dataset` gives too, with their order."""
 
@@ -230,6 +232,20 @@ class Store:
             return None
         contents = self.snapshot.contents(directory)
         return {str(Path(path).relative_to(directory)): content.path for path, content in contents.items()}
+
+    def diff(
+        self, old: str, new: str = WORKSPACE, tables: Sequence[str] = ("pairs",), runs: Sequence[str] = ()
+    ) -> "Diff":
+        """What came, went and changed from one version of this repository to another, and why (see `stores.diff`).
+
+        `tables` are compared row by row, in all runs or in `runs`. Use it as a context; it reads when it is asked.
+
+        Raises ValueError for a version, table or run that is not there.
+        """
+        from stores.diff import Diff
+
+        versions = [Store.open(self.root, rev=name) for name in (old, new)]
+        return Diff(versions[0], versions[1], tables, runs, (old, new))
 
     def show(self, identity: str, run: str | None = None) -> str:
         """A pair for a human, by pair id or prompt id (then all its pairs), in all runs or one.

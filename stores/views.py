@@ -154,15 +154,16 @@ class Views:
 def params_rows(params: Params) -> Iterable[tuple[str, str, str, str | None]]:
     """(section, run, dotted key, value) of every setting of every run."""
     for section, name, run in stage_runs(params):
-        for key, value in _settings("", run):
+        for key, value in settings("", run):
             yield section, name, key, None if value is None else str(value)
 
 
-def _settings(prefix: str, block: BaseModel) -> Iterable[tuple[str, Any]]:
+def settings(prefix: str, block: BaseModel) -> Iterable[tuple[str, Any]]:
+    """(dotted key, value) of every setting of a block of params."""
     for key in type(block).model_fields:
         value = getattr(block, key)
         if isinstance(value, BaseModel):
-            yield from _settings(f"{prefix}{key}.", value)
+            yield from settings(f"{prefix}{key}.", value)
         else:
             yield prefix + key, value
 
