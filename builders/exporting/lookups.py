@@ -30,6 +30,11 @@ class Found(NamedTuple):
         return whole(self.rows[name]).take(pa.array(self.places))
 
 
+    def halves(self) -> list["Found"]:
+        """Two, of keys that were asked for one after the other."""
+        return [Found(self.rows, places) for places in np.split(self.places, 2)]
+
+
 class Lookup:
     """Some columns of runs of a table, by key. Where several runs have a key, the first one's row is found.
 

@@ -31,7 +31,7 @@ def pair_rows(context: Context, config: str, run: str, tally: Tally) -> Iterator
             sizes = 2 * prompts.bytes_of(asked) + sum(2 * samples.bytes_of(rows) for rows in sides)
             for part in sliced(sizes):
                 few, known = window(pairs, part), window(about, part)
-                found = [samples.take(rows[part]) for rows in sides]
+                found = samples.take(np.concatenate([rows[part] for rows in sides])).halves()  # one pass over groups
                 columns = _asked(context, prompts.take(asked[part]), len(few), run, tally)
                 columns |= _sides(context, few, found) | {"pair_id": _pair_ids(duck, few)}
                 if answers is not None:
@@ -114,6 +114,6 @@ def _count_pairs(tally: Tally, run: str, pairs: pa.Table, known: pa.Table, found
     tally.count_rows(run, len(pairs))
     tally.count_licences(known)
     tally.hash_texts(*(samples.column("text_hash") for samples in found))
-    for side, samples in zip(_SIDES, found, strict=True):
-        tally.count_models(samples.rows)
+    tally.count_models(found[0].rows)
+    for side in _SIDES:
         tally.count_lengths(side, pc.subtract(pairs[f"{side}_end"], pairs[f"{side}_start"]))

@@ -40,23 +40,28 @@ _PARAMS: dict[str, dict[str, Any]] = {
     "rewards": {"predictions": RUN, "problems": RUN},
     "demos_correct": {"samples": RUN, "rewards": RUN, "max_per_problem": 4},
     "pairs_outcome": {"samples": RUN, "rewards": RUN, "gold": "none", "k": 7},
+    "export": {"pairs": [RUN], "model": "none"},
     "step_labels": {"samples": RUN, "prompts": RUN, "problems": RUN, "rewards": "none", "labeler": "rule",
                     "model": "none", "path": "data/none", "neutral_is_error": False},
 }  # fmt: skip
 
 _NAMES = {"samples_gold": "gold", "demos_gold": "gold"}
 """Runs that are not called `bench`: a table has one run of a name."""
-_MEASURED = """
-import importlib, json, os, resource, sys, time
+STAGE = """
 from stores.stage import execute
 stage = importlib.import_module("builders." + sys.argv[1])
+run = lambda: execute(sys.argv[1], sys.argv[2], stage.run)
+"""
+_MEASURED = """
+import importlib, json, os, resource, sys, time
+{}
 started = time.perf_counter()
-execute(sys.argv[1], sys.argv[2], stage.run)
+run()
 wall = time.perf_counter() - started
 # not ru_maxrss of this process, which starts at what its parent had
 own = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(json.dumps({"cpu_s": sum(os.times()[:4]), "wall_s": wall, "peak_gib": max(own, workers) / 2**20}))
+print(json.dumps({{"cpu_s": sum(os.times()[:4]), "wall_s": wall, "peak_gib": max(own, workers) / 2**20}}))
 """
 
 
@@ -72,9 +77,12 @@ def run_name(section: str) -> str:
     return _NAMES.get(section, RUN)
 
 
-def run_measured(root: Path, section: str, **environment: str) -> dict[str, float]:
-    """Runs a stage in a process of its own; CPU-seconds (with its workers), wall seconds, peak GiB of one process."""
-    command = [sys.executable, "-c", _MEASURED, section, run_name(section)]
+def run_measured(root: Path, section: str, program: str = STAGE, **environment: str) -> dict[str, float]:
+    """Runs a stage in a process of its own; CPU-seconds (with its workers), wall seconds, peak GiB of one process.
+
+    `program` may define another `run` to measure.
+    """
+    command = [sys.executable, "-c", _MEASURED.format(program), section, run_name(section)]
     own = {"PYTHONPATH": str(REPOSITORY), "PAIRWRIGHT_LEDGER": str(root / "ledger")}
     done = subprocess.run(
         command, cwd=root, env=os.environ | own | environment, check=True, stdout=subprocess.PIPE, text=True
@@ -95,6 +103,12 @@ def write_samples_and_problems(root: Path, rows: int, chars: int = 600, seed: in
     _write(root, Prompt, _asked(rows, seed))
     _write(root, Answer, _answers(rows, seed))
     _write(root, Solution, _solutions(rows, seed))
+
+
+def write_asked(root: Path, rows: int, seed: int = 0) -> None:
+    """The problems and prompts behind `rows` samples."""
+    _write(root, Problem, _problems(rows, seed))
+    _write(root, Prompt, _asked(rows, seed))
 
 
 def write_predictions(root: Path, rows: int, seed: int = 0) -> None:
