@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.export --rows 10000000 --json
 
-Both write the same rows in the same columns, and the bytes are compared. Writing the samples and making the pairs is not
-measured. Each figure is the median of `--repeat` processes, taken in turn; `ratio` is CPU-seconds of the stage to those
-of the join, which orders its result as the stage does (`--unordered`: not, then the bytes differ).
+Both write the same rows in the same columns, and the bytes are compared. Writing the samples and making the pairs is
+not measured. Each figure is the median of `--repeat` processes; `ratio` is CPU-seconds of the stage to those of the
+join, which orders its result as the stage does (`--unordered`: not, then the bytes differ).
 """
 
 import argparse
