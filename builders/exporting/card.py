@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from builders.exporting.card_text import body, plain, stamped
+from builders.exporting.pictures import draw_pictures
+from builders.exporting.provenance import read_provenance, write_provenance
 from builders.exporting.shards import SPLIT, Shards
 from builders.exporting.tally import Tally
 from schemas.sections_export import ExportRun
@@ -20,8 +23,21 @@ def write_card(
     from huggingface_hub import DatasetCardData
 
     meta = DatasetCardData(**front_matter(directory, release, record, shards))
-    body = "\n\n".join([f"# {title(release, record)}", release.description]).rstrip()
-    (directory / CARD).write_text(f"---\n{meta.to_yaml()}\n---\n\n{body}\n", encoding="utf-8")
+    text = body(record, release.description, release.test_answers, draw_pictures(directory, tallies))
+    head = f"---\n{meta.to_yaml()}\n---\n\n# {plain(title(release, record))}"
+    (directory / CARD).write_text(f"{head}\n\n{text}\n", encoding="utf-8")
+
+
+def stamp(directory: Path, revision: str, name: str | None = None) -> None:
+    """Writes the revision (a full commit id) that a release's rows are of into its record and its card.
+
+    `name` is the repository where it is published. Shards stay as they are. Raises ValueError for a directory that is
+    no release of ours.
+    """
+    record = read_provenance(directory)
+    card = directory / CARD
+    card.write_text(stamped(card.read_text(encoding="utf-8"), revision, name), encoding="utf-8")
+    write_provenance(directory, record | {"revision": revision})
 
 
 def title(release: ExportRun, record: dict[str, Any]) -> str:

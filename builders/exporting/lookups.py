@@ -29,7 +29,6 @@ class Found(NamedTuple):
         """A column's value for every key."""
         return whole(self.rows[name]).take(pa.array(self.places))
 
-
     def halves(self) -> list["Found"]:
         """Two, of keys that were asked for one after the other."""
         return [Found(self.rows, places) for places in np.split(self.places, 2)]
