@@ -193,7 +193,7 @@ class Stage:
         if self.section in STAGES and STAGES[self.section].rejects:
             write_table(self.stage_dir(rejects_dir(self.section, self.name, self.root)), Reject, self._spool.sorted())
         for staged, final in self._outputs:
-            _replace(staged, final)
+            replace_directory(staged, final)
         self.discard()
         for action in self._after:
             action()
@@ -204,7 +204,7 @@ class Stage:
         write_pieces(self._targets, Reject, self._spool.unsorted())
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.pieces.write_record(self._staging, cost_of(self.cost))
-        _replace(self._staging, self.pieces.path(self.bucket))
+        replace_directory(self._staging, self.pieces.path(self.bucket))
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Something to do when all outputs are in place, such as removing the checkpoints that led to them."""
@@ -215,7 +215,8 @@ class Stage:
         shutil.rmtree(self._staging, ignore_errors=True)
 
 
-def _replace(staged: Path, final: Path) -> None:
+def replace_directory(staged: Path, final: Path) -> None:
+    """Moves a directory that is whole to its place; what was there goes."""
     final.parent.mkdir(parents=True, exist_ok=True)
     old = staged.with_name(staged.name + ".old")
     if final.exists():

@@ -12,19 +12,20 @@ from builders.exporting.tally import Tally
 from schemas.params import Params, references, stage_runs, table_runs
 from schemas.sections_export import TABLE_OF, ExportRun, messages_in
 from schemas.slots import NONE, Section, Slot
+from stores.duck import Duck, select_parts
 from stores.sources import run_sources
 from stores.store import Store
+from stores.views import RunFiles
 
 FORMAT = 1
 """Of a release's directory. A reader refuses one that is newer than it knows."""
 PROVENANCE = "provenance.json"
-_LABELERS = "select distinct labeler, kind, model, labeler_version, template from step_labels where {} order by all"
+_LABELERS = "select distinct labeler, kind, model, labeler_version, template from rows order by all"
 _CHECKERS = {
-    "rewards": "select distinct checker, checker_version as version from rewards where {} order by all",
-    "predictions": """
-      select distinct extractor as checker, extractor_version as version from predictions where {} order by all
-    """,
+    "rewards": "select distinct checker, checker_version as version from rows order by all",
+    "predictions": "select distinct extractor as checker, extractor_version as version from rows order by all",
 }
+_REASONS = "select reason, count(*) as n from rows group by all order by all"
 
 
 def params_text(params: Params) -> str:
@@ -37,7 +38,6 @@ def provenance(
 ) -> dict[str, Any]:
     """What `provenance.json` holds, without a revision."""
     exported = [(TABLE_OF[config], run) for config in tallies for run in release.runs(config)]
-    behind = closure(store.params, exported)
     return {
         "format": FORMAT,
         "revision": None,
@@ -50,7 +50,7 @@ def provenance(
         "judges": _rows(store, _LABELERS, "step_labels", exported),
         "checkers": _checkers(store, exported),
         "licences": {config: _licences(tally) for config, tally in tallies.items()},
-        "funnel": [row for row in _funnel(store) if (row["stage"], row["run"]) in behind],
+        "funnel": _funnel(store, closure(store.params, exported)),
     }
 
 
@@ -133,11 +133,17 @@ def _licences(tally: Tally) -> list[dict[str, Any]]:
 def _rows(store: Store, query: str, table: str, exported: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """The answer to a query over the runs of a table that are exported, or lie behind what is."""
     behind = {s.input_run for s in run_sources(store.params) if s[:2] in exported and s.input_table == table}
-    runs = sorted({*behind, *(run for other, run in exported if other == table)})
-    built = [files.run for files in store.files if files.table == table and files.run in runs and files.parts]
-    if not built:
+    runs = behind | {run for other, run in exported if other == table}
+    return _answer(query, table, [f for f in store.files if f.table == table and f.run in runs and f.built])
+
+
+def _answer(query: str, table: str, files: list[RunFiles]) -> list[dict[str, Any]]:
+    """The answer to a query over `rows`, those of some runs of a table; no other run need be there."""
+    if not files:
         return []
-    return store.sql(query.format("run in (select unnest($runs))"), {"runs": built}).to_arrow().to_pylist()
+    with Duck() as duck:
+        duck.execute(f"create view rows as {select_parts([part for f in files for part in f.parts], table)}")
+        return duck.table(query).to_pylist()
 
 
 def _checkers(store: Store, exported: list[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -145,5 +151,13 @@ def _checkers(store: Store, exported: list[tuple[str, str]]) -> list[dict[str, A
     return [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]
 
 
-def _funnel(store: Store) -> list[dict[str, Any]]:
-    return store.sql('select stage, run, "table", reason, n from funnel').to_arrow().to_pylist()
+def _funnel(store: Store, behind: set[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The store's view `funnel` for some (section, run)."""
+    found = []
+    for files in (f for f in store.files if (f.section, f.run) in behind and f.built):
+        made = {"stage": files.section, "run": files.run, "table": files.table}
+        if files.table == "rejects":
+            found += [made | {"table": None} | row for row in _answer(_REASONS, "rejects", [files])]
+        else:
+            found.append(made | {"reason": "kept", "n": files.rows()})
+    return sorted(found, key=lambda row: (row["stage"], row["run"], row["table"] is None, row["table"], row["reason"]))

@@ -1,5 +1,6 @@
 """One release: every config's shards, the card with its pictures, and the provenance, in a new directory."""
 
+import errno
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,7 @@ from builders.exporting.texts import Renderer
 from schemas.sections_export import CONFIGS, ExportRun, messages_in
 from stores.store import Store
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 Rows = Callable[[Context, str, str, Tally], Iterator[pa.Table]]
 ROWS: dict[str, Rows] = {
     "pairs": pair_rows,
@@ -41,15 +43,35 @@ class Written(NamedTuple):
 
 
 def write_release(
-    store: Store, name: str, release: ExportRun, directory: Path, place: str, model: Path | None
+    store: Store,
+    name: str,
+    release: ExportRun,
+    directory: Path,
+    place: str,
+    model: Path | None,
+    own_use: bool = False,
 ) -> Written:
     """Writes a release into an empty directory. The same tables give the same bytes.
 
-    `place` is where the release is asked for, for messages; `model` a model directory with the chat template.
+    `place` is where the release is asked for, for messages; `model` a model directory with the chat template. For one's
+    `own_use` the licence is `unknown` where the sources do not settle it.
 
     Raises ValueError for runs that are not built, ids that do not resolve, prompts that do not fit the format, and a
-    licence that is laxer than that of a source.
+    licence that is laxer than that of a source; OSError, saying what to do, where there is no room.
     """
+    try:
+        return _written(store, name, release, directory, place, model, own_use)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        made = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6
+        remedy = "free some, or write it elsewhere"
+        raise OSError(error.errno, f"{place}: no room for the release after {made:,.0f} MB; {remedy}") from None
+
+
+def _written(
+    store: Store, name: str, release: ExportRun, directory: Path, place: str, model: Path | None, own_use: bool
+) -> Written:
     tallies: dict[str, Tally] = {}
     shards: dict[str, Shards] = {}
     for config in (c for c in CONFIGS if release.runs(c)):
@@ -57,7 +79,10 @@ def write_release(
         tables = _tables(store, release, config, Renderer(model, place), place, tallies[config])
         shards[config] = write_shards(directory, config, _columns(release, config), tables, release.shard_mb * 10**6)
     sources = {licence for tally in tallies.values() for _, licence in tally.licences}
-    licence = licences.settle(release.licence, sources, f"{place}.licence")
+    if own_use:
+        licence = licences.covering(sources) or "unknown"
+    else:
+        licence = licences.settle(release.licence, sources, f"{place}.licence")
     record = provenance(store, name, release, tallies, shards, licence)
     write_provenance(directory, record)
     write_card(directory, release, record, tallies, shards)

@@ -90,7 +90,7 @@ def _about(problems: Found) -> pa.Table:
 def parts_of(store: Store, table: str, run: str) -> tuple:
     """The files of a run. Raises ValueError if it is not built."""
     for files in store.files:
-        if (files.table, files.run) == (table, run) and files.parts:
+        if (files.table, files.run) == (table, run) and files.built and files.parts:
             return files.parts
     raise ValueError(f"{table} run '{run}' is not built; run `dvc repro`, or restore it with `dvc checkout`")
 

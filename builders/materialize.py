@@ -1,0 +1,155 @@
+"""One run of pairs or demos of any version as a release's directory, which training reads without dvc or duckdb.
+
+It is written by what writes releases, beside its place, and renamed when it is whole: a killed one leaves what was
+there before. It names the revision that it is of.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pyarrow.compute as pc
+
+from builders.exporting.card import stamp
+from builders.exporting.provenance import read_provenance
+from builders.exporting.release import Written, write_release
+from builders.exporting.rows import parts_of
+from schemas import Prompt
+from schemas.params import table_runs
+from schemas.sections_export import ExportRun, is_steps
+from schemas.slots import NONE
+from stores.named import near
+from stores.parquet import scan_parts
+from stores.paths import run_dir
+from stores.sources import run_sources
+from stores.stage import replace_directory
+from stores.store import Store
+
+TABLES = ("pairs", "demos")
+Form = Literal["standard", "conversational"]
+
+
+def materialize(
+    store: Store,
+    run: str,
+    directory: Path,
+    table: str = "pairs",
+    form: Form | None = None,
+    model: str | None = None,
+    test_answers: bool = False,
+) -> Written:
+    """Writes a run with its texts to a directory, which is new, empty, or an earlier one of these.
+
+    `model` names a models run of that version, whose chat template renders prompts of `rendering: chat`. `form`:
+    whether prompts and completions are strings or messages; None: messages where prompts are conversations without a
+    given start of the answer and no model is named.
+
+    Raises ValueError for a run that is unknown or not built, a directory with other files, and prompts that do not fit
+    the format; OSError where there is no room.
+    """
+    _require(store, table, run)
+    config = "step_pairs" if table == "pairs" and is_steps(store.params, run) else table
+    form = form or ("conversational" if model is None and _converse(store, table, run) else "standard")
+    release = ExportRun.model_validate(
+        {config: [run], "format": form, "model": model or NONE, "test_answers": test_answers}
+    )
+    with _staged(directory) as staged, _model_files(store, model) as files:
+        written = write_release(store, run, release, staged, f"{table} run '{run}'", files, own_use=True)
+        if store.revision is not None:
+            stamp(staged, store.revision)
+    return written
+
+
+def _require(store: Store, table: str, run: str) -> None:
+    if table not in TABLES:
+        raise ValueError(f"table '{table}' is not one that training reads; name {' or '.join(TABLES)}")
+    known = sorted(table_runs(store.params, table))
+    if run not in known:
+        raise ValueError(f"no run '{run}' of {table} in params.yaml{near(run, known)}")
+
+
+def _converse(store: Store, table: str, run: str) -> bool:
+    """Whether all prompts behind a run are conversations without a given start of the answer."""
+    behind = [s.input_run for s in run_sources(store.params) if s[:3] == (table, run, "prompts")]
+    columns = ["rendering", "prefill"]
+    batches = (b for name in behind for b in scan_parts(parts_of(store, "prompts", name), Prompt, columns))
+    fits = (pc.and_(pc.equal(b["rendering"], "chat"), pc.equal(b["prefill"], "")) for b in batches)
+    return all(pc.all(each).as_py() is not False for each in fits)
+
+
+@contextlib.contextmanager
+def _staged(directory: Path) -> Iterator[Path]:
+    """An empty directory to fill beside `directory`, whose place it takes when the block ends well.
+
+    What a killed one has left is removed. Raises ValueError if another process writes there, and for a directory with
+    files that are not ours.
+    """
+    _refuse_foreign(directory)
+    directory = directory.absolute()
+    staging = directory.with_name(f".{directory.name}.unfinished")
+    staging.mkdir(parents=True, exist_ok=True)
+    with _held(staging, directory):
+        shutil.rmtree(staging / "release", ignore_errors=True)
+        (staging / "release").mkdir()
+        yield staging / "release"
+        replace_directory(staging / "release", directory)
+
+
+@contextlib.contextmanager
+def _held(staging: Path, directory: Path) -> Iterator[None]:
+    """Has the staging directory alone, and removes it; the operating system lets go of it when the holder ends."""
+    file = os.open(staging, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise ValueError(f"{directory}: another process writes it; wait until it has ended") from None
+    try:
+        yield
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(file)
+
+
+def _refuse_foreign(directory: Path) -> None:
+    if directory.is_dir() and any(directory.iterdir()):
+        try:
+            read_provenance(directory)
+        except ValueError as error:
+            raise ValueError(
+                f"{directory}: not empty, and no earlier release of ours; name another ({error})"
+            ) from None
+    elif directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory}: a file; name a directory")
+
+
+@contextlib.contextmanager
+def _model_files(store: Store, model: str | None) -> Iterator[Path | None]:
+    """A model's directory without its weights, wherever its files lie."""
+    if model is None:
+        yield None
+        return
+    known = sorted(table_runs(store.params, "models"))
+    if model not in known:
+        raise ValueError(f"no run '{model}' of models in params.yaml{near(model, known)}")
+    path = run_dir("models", model)
+    with tempfile.TemporaryDirectory(prefix="pairwright-") as directory:
+        for name, file in _files_of(store, path).items():
+            (Path(directory) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(directory) / name).symlink_to(file.absolute())
+        yield Path(directory)
+
+
+def _files_of(store: Store, path: Path) -> dict[str, Path]:
+    if store.snapshot is not None:
+        names = [name for name in store.snapshot.contents(path) if not name.endswith(".safetensors")]
+        return {Path(name).relative_to(path).as_posix(): store.snapshot.local(name) for name in names}
+    here = store.root / path
+    if not here.is_dir():
+        raise ValueError(f"{here}: not there; build it with `dvc repro`, or restore it with `dvc checkout {here}`")
+    return {p.relative_to(here).as_posix(): p for p in here.rglob("*") if p.is_file() and p.suffix != ".safetensors"}
