@@ -95,7 +95,7 @@ def export_steps(
 
 
 def doctor(
-    network: Annotated[bool, typer.Option("--network", help="Ask the servers and the Hub, too.")] = False,
+    network: Annotated[bool, typer.Option("--network", help="Ask the servers, the Hub and DVC's remote, too.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read the whole of a large ledger.")] = False,
     format: FormatOption = Format.table,
 ) -> None:

@@ -1,6 +1,7 @@
 """What is fit for work here, and what is not, each with a remedy: packages, devices, engines, servers, params.
 
-`builders.doctor_storage` looks at disks, Git, DVC and the ledger. Keys and base URLs are never shown.
+`builders.doctor_storage` looks at disks, Git, DVC and the ledger, `builders.doctor_remotes` at where versions go. Keys
+and URLs are never shown.
 """
 
 import os
@@ -37,7 +38,8 @@ class Finding(NamedTuple):
 def examine(root: Path = Path(), network: bool = False, deep: bool = False) -> Iterator[Finding]:
     """Everything, one finding after the other.
 
-    `network` also asks the servers and the Hub; `deep` reads the whole of a ledger that is larger than a gigabyte.
+    `network` also asks the servers, the Hub and DVC's remote; `deep` reads the whole of a ledger that is larger than a
+    gigabyte.
     """
     from builders.doctor_storage import examine_storage
 
@@ -47,7 +49,7 @@ def examine(root: Path = Path(), network: bool = False, deep: bool = False) -> I
     yield from _engines(params)
     yield from _keys(params, network)
     yield finding
-    yield from examine_storage(root, deep)
+    yield from examine_storage(root, deep, network)
 
 
 def _params(root: Path) -> tuple[Params | None, Finding]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from builders.doctor import Finding
+from builders.doctor_remotes import cache_dir, examine_remotes, existing
 from stores.ledger import Ledger
 from stores.ledger_schema import VERSION
 from stores.paths import DATA, ledger_dir
@@ -19,16 +20,18 @@ from stores.paths import DATA, ledger_dir
 _LITTLE, _TOO_LITTLE = 10e9, 1e9
 _LARGE = 10**9
 _NETWORK = re.compile(r"nfs|cifs|smb|lustre|gpfs|beegfs|ceph|fuse\.(?!fuseblk)|9p|afs")
-_LINKS = "`dvc config --local cache.type reflink,hardlink,symlink`, then `dvc checkout --relink`"
 
 
-def examine_storage(root: Path, deep: bool) -> Iterator[Finding]:
+def examine_storage(root: Path, deep: bool, network: bool = False) -> Iterator[Finding]:
     """Findings about everything that is kept."""
     yield from _git(root)
     found = _dvc_doctor(root)
     yield from _dvc(root, found)
+    cache = cache_dir(root)
+    if found is not None:
+        yield from examine_remotes(root, found.get("Cache types", ""), cache, network)
     yield from disks(
-        {"data/": root / DATA, "DVC's cache": _cache(root), "the ledger": ledger_dir(), "temporary files": Path(_tmp())}
+        {"data/": root / DATA, "DVC's cache": cache, "the ledger": ledger_dir(), "temporary files": Path(_tmp())}
     )
     yield from ledger(ledger_dir(), deep)
 
@@ -76,35 +79,13 @@ def _dvc(root: Path, found: dict[str, str] | None) -> Iterator[Finding]:
         return
     built = "something is built" if (root / "dvc.lock").exists() else "nothing is built yet"
     yield Finding("dvc", "ok", f"{found.get('DVC version', '').split()[0]}, {built}")
-    if found.get("Remotes", "None") == "None":
-        remedy = "`dvc remote add -d NAME URL`, then `dvc push` after each version"
-        yield Finding("dvc remote", "warning", "none: versions lie on this machine alone", remedy)
-    else:
-        yield Finding("dvc remote", "ok", found["Remotes"])
-    yield links(found.get("Cache types", ""), _output(root, sys.executable, "-m", "dvc", "config", "cache.type"))
-
-
-def links(possible: str, configured: str | None) -> Finding:
-    """How DVC brings files from its cache into the workspace; unlike links, copies take the space twice."""
-    kinds = [kind.strip() for kind in (configured or "reflink,copy").split(",")]
-    if "http" in possible or not possible:
-        return Finding("dvc links", "ok", "no cache yet")
-    used = next((kind for kind in kinds if kind in possible.replace(",", " ").split()), "copy")
-    if used != "copy":
-        return Finding("dvc links", "ok", f"{used}: versions share space with the workspace")
-    return Finding("dvc links", "warning", "copies: every version in the workspace takes its space twice", _LINKS)
-
-
-def _cache(root: Path) -> Path:
-    said = _output(root, sys.executable, "-m", "dvc", "cache", "dir")
-    return Path(said.strip()) if said else root / ".dvc" / "cache"
 
 
 def disks(places: dict[str, Path]) -> Iterator[Finding]:
     """Free space, a line per disk."""
     by_disk: dict[int, tuple[list[str], int]] = {}
     for name, path in places.items():
-        there = _existing(path)
+        there = existing(path)
         by_disk.setdefault(there.stat().st_dev, ([], shutil.disk_usage(there).free))[0].append(name)
     for names, free in by_disk.values():
         state = "problem" if free < _TOO_LITTLE else "warning" if free < _LITTLE else "ok"
@@ -112,21 +93,15 @@ def disks(places: dict[str, Path]) -> Iterator[Finding]:
         yield Finding("disk", state, f"{free / 1e9:,.1f} GB free for {', '.join(names)}", remedy)
 
 
-def _existing(path: Path) -> Path:
-    """The path, or the nearest directory above it that is there."""
-    path = path.absolute()
-    return path if path.exists() else _existing(path.parent)
-
-
 def ledger(directory: Path, deep: bool) -> Iterator[Finding]:
     """Whether the ledger is whole, can be written, and lies where its locks work."""
     path, move = directory / "ledger.sqlite", "point PAIRWRIGHT_LEDGER elsewhere"
-    kind = filesystem(_existing(directory), Path("/proc/mounts"))
+    kind = filesystem(existing(directory), Path("/proc/mounts"))
     if kind and _NETWORK.search(kind):
         detail = f"{directory} is on {kind}: SQLite's log needs memory that all its processes share"
         yield Finding("ledger place", "problem", detail, f"{move}, to a local disk; share it by export and merge")
     if not path.exists():
-        there = _existing(directory)
+        there = existing(directory)
         writable = there.is_dir() and os.access(there, os.W_OK)
         detail = f"none yet; {path}" if writable else f"{path} cannot be made in {there}"
         yield Finding("ledger", "ok" if writable else "problem", detail, "" if writable else move)

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from builders import doctor, doctor_storage
+from builders import doctor, doctor_remotes, doctor_storage
 from builders.commands import doctor as command
 from builders.doctor import Finding, examine_packages, reach
 from builders.engines.servers import servers
@@ -140,7 +140,33 @@ def test_a_ledger_on_a_network_is_a_problem(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_copies_of_the_cache_are_a_warning(possible: str, configured: str | None, state: str) -> None:
-    assert doctor_storage.links(possible, configured).state == state
+    assert doctor_remotes.links(possible, configured).state == state
+
+
+@pytest.mark.parametrize(
+    ("config", "state", "said"),
+    [
+        ({}, "warning", "none: versions lie on this machine alone"),
+        ({"remote.a.url": "/mnt/x", "remote.b.url": "s3://x"}, "warning", "`dvc remote default a`"),
+        ({"remote.a.url": "/mnt/x", "core.remote": "b"}, "problem", "the default remote 'b' has no URL (have a)"),
+        ({"remote.a.url": "/mnt/x", "core.remote": "a"}, "ok", "'a' (local)"),
+        ({"remote.a.b.url": f"s3://{KEY}@x", "core.remote": "a.b"}, "ok", "'a.b' (s3)"),
+        (
+            {"remote.a.url": f"gone://{KEY}", "core.remote": "a"},
+            "problem",
+            "constraints.txt -e '.[far]'",
+        ),
+    ],
+)
+def test_the_default_remote(config: dict[str, str], state: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(doctor_remotes._PACKAGES, "gone", ("no_such_module", "far"))
+    found = doctor_remotes.remote(config)
+    assert (found.state, said in found.detail + found.remedy, KEY in str(found)) == (state, True, False)
+
+
+def test_a_cache_on_another_disk_is_a_warning(tmp_path: Path) -> None:
+    assert doctor_remotes.cache(tmp_path / "a" / "cache", tmp_path / "data").state == "ok"
+    assert doctor_remotes.cache(Path("/proc/cache"), tmp_path / "data").state == "warning"
 
 
 def test_disks_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,3 +216,21 @@ def test_a_project_is_fit(workspace: Path, monkeypatch: pytest.MonkeyPatch, caps
     (workspace / "params.yaml").write_text("seed: 0\n")
     found = {finding.check: finding for finding in doctor.examine(workspace)}
     assert (found["params.yaml"].state, found["git"].detail) == ("problem", "not committed: params.yaml")
+
+
+@pytest.mark.slow
+def test_a_remote_is_asked_only_if_the_network_may_be(workspace: Path) -> None:
+    remote = workspace.parent / "remote"
+    subprocess.run(f"git init -q && dvc init -q && dvc remote add -q -d team {remote}", shell=True, check=True)
+
+    asked = doctor_remotes.examine_remotes(workspace, "hardlink", workspace / ".dvc/cache", network=False)
+    assert [(finding.state, finding.detail) for finding in asked if finding.check == "dvc remote"] == [
+        ("ok", "'team' (local)"),
+        ("warning", "what comes from 'team' is not compared with its checksum"),
+        ("ok", "the remote: not asked (--network asks)"),
+    ]
+    assert doctor_remotes.reach(workspace)[1:3] == ("warning", "the remote's directory is not there")
+    remote.mkdir()
+    assert doctor_remotes.reach(workspace)[1:3] == ("ok", "the remote answers; nothing was pushed to it yet")
+    (remote / "files/md5").mkdir(parents=True)
+    assert doctor_remotes.reach(workspace)[1:3] == ("ok", "the remote answers")
