@@ -1,6 +1,6 @@
-"""An S3-compatible server that knows who may do what: moto's, in a process of its own, with its checks of keys switched on.
+"""An S3-compatible server that knows who may do what: moto's, in a process of its own.
 
-`python -m moto.server` answers requests over HTTP as S3 does: signatures are checked, and a key does what its policy says.
+Its checks are switched on: signatures of requests must be right, and a key does what the policy of its user allows.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """An SSH server with SFTP in a process of its own: asyncssh's. `writer` may do everything, `reader` may only read.
 
 Who logs in is decided by keys. Each user has a home directory with `.ssh/config` and a key, as people have them.
-`python -m tests.ssh_server ROOT KEYS PAUSE_S` serves ROOT as `/`, says its port, and takes PAUSE_S for each write.
+`python -m tests.ssh_server ROOT KEYS PAUSE_S` serves ROOT as `/`, says its port, and waits PAUSE_S per read and write.
 """
 
 import asyncio
@@ -88,6 +88,10 @@ class Files(asyncssh.SFTPServer):
     def write(self, file_obj: object, offset: int, data: bytes) -> int:
         time.sleep(self.pause_s)
         return super().write(file_obj, offset, data)
+
+    def read(self, file_obj: object, offset: int, size: int) -> bytes:
+        time.sleep(self.pause_s)
+        return super().read(file_obj, offset, size)
 
     def mkdir(self, path: bytes, attrs: asyncssh.SFTPAttrs) -> None:
         self._refuse(path)
