@@ -61,10 +61,9 @@ def client(kind: str, url: str, keys: dict[str, str]) -> Any:
     """A client of boto3, such as `s3`."""
     import boto3
 
-    return boto3.client(
-        kind, endpoint_url=url, region_name="us-east-1",
-        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"], aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-    )  # fmt: skip
+    key, secret = keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"]
+    session = boto3.Session(aws_access_key_id=key, aws_secret_access_key=secret, region_name="us-east-1")
+    return session.client(kind, endpoint_url=url)  # type: ignore[call-overload]
 
 
 def _populate(url: str, process: subprocess.Popen[bytes]) -> Server:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncssh
 
@@ -53,9 +53,9 @@ def serve(directory: Path, pause_s: float = 0.0) -> Iterator[Server]:
         port = int(process.stdout.readline())
         for user, home in homes.items():
             (home / ".ssh/config").write_text(_CONFIG.format(port=port, user=user, key=home / ".ssh/key"))
-        environments = [{"HOME": str(home), "SSH_AUTH_SOCK": ""} for home in homes.values()]
+        writer, reader, stranger = ({"HOME": str(home), "SSH_AUTH_SOCK": ""} for home in homes.values())
         try:
-            yield Server(root, *environments, process)
+            yield Server(root, writer, reader, stranger, process)
         finally:
             process.kill()
 
@@ -80,26 +80,26 @@ class Files(asyncssh.SFTPServer):
         if not self.may_write:
             raise asyncssh.SFTPPermissionDenied(f"{os.fsdecode(path)}: read-only")
 
-    def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> object:
+    def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
         if pflags != asyncssh.FXF_READ:
             self._refuse(path)
         return super().open(path, pflags, attrs)
 
-    def write(self, file_obj: object, offset: int, data: bytes) -> int:
+    def write(self, file_obj: object, offset: int, data: bytes) -> Any:
         time.sleep(self.pause_s)
         return super().write(file_obj, offset, data)
 
-    def read(self, file_obj: object, offset: int, size: int) -> bytes:
+    def read(self, file_obj: object, offset: int, size: int) -> Any:
         time.sleep(self.pause_s)
         return super().read(file_obj, offset, size)
 
-    def mkdir(self, path: bytes, attrs: asyncssh.SFTPAttrs) -> None:
+    def mkdir(self, path: bytes, attrs: asyncssh.SFTPAttrs) -> Any:
         self._refuse(path)
-        super().mkdir(path, attrs)
+        return super().mkdir(path, attrs)
 
-    def remove(self, path: bytes) -> None:
+    def remove(self, path: bytes) -> Any:
         self._refuse(path)
-        super().remove(path)
+        return super().remove(path)
 
 
 class Users(asyncssh.SSHServer):

@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -23,14 +22,14 @@ BIG = 1 << 20
 """Bytes of each of the four files in `data/big`, which take a while on a slow line."""
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """That of a person with these settings and no others: none of ours decides which keys are used."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GIT_", "DVC_"))}
     path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
     return inherited | _IDENTITY | path | (extra or {})
 
 
-def shell(command: str, cwd: Path, extra: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def shell(command: str, cwd: Path, extra: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """What a command line gives; what it says as an error is in `stdout`, too."""
     return subprocess.run(
         ["bash", "-c", command], cwd=cwd, env=environment(extra),
@@ -38,7 +37,7 @@ def shell(command: str, cwd: Path, extra: Mapping[str, str] | None = None) -> su
     )  # fmt: skip
 
 
-def run(command: str, cwd: Path, extra: Mapping[str, str] | None = None) -> str:
+def run(command: str, cwd: Path, extra: dict[str, str] | None = None) -> str:
     """What a command line says, which must succeed."""
     done = shell(command, cwd, extra)
     assert done.returncode == 0, f"{command}: {done.stdout}"
