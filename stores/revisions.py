@@ -174,10 +174,10 @@ class Snapshot:
             unfinished.replace(path)
 
     def _remedy(self, path: str) -> str:
+        """The command that fetches what a path belongs to. DVC's own takes a damaged file for whole."""
         target = shlex.quote(next(iter(self._around(path)), path))
-        return (
-            f"`pairwright fetch {shlex.quote(self.name)} {target}` gets it from the remote (`dvc fetch` of one version)"
-        )
+        command = f"pairwright fetch {shlex.quote(self.name)} {target}"
+        return f"`{command}` gets it from the remote (without the path all of {self.name})"
 
     def targets(self, path: Path | str) -> list[str]:
         """What DVC's commands call the outputs at, below or around a path."""
@@ -187,19 +187,22 @@ class Snapshot:
             raise ValueError(f"{path}: DVC tracks nothing there at {self.name}")
         return found
 
-    def damaged(self, path: Path | str) -> dict[str, Path]:
-        """Path -> file in the cache that is damaged, of what is there at or below a path; all of it is hashed again."""
+    def damaged(self, path: Path | str, again: bool = True) -> dict[str, Path]:
+        """Path -> file in the cache that is damaged, of what is there at or below a path.
+
+        `again`: all of it is hashed again, what was found good before, too.
+        """
         key = _key(path)
         outs = {at: self.outs[at] for at in self._around(key) or _below(self.outs, key)}
-        wrong = _damaged({at: self._cached(out) for at, out in outs.items()})
+        wrong = _damaged({at: self._cached(out) for at, out in outs.items()}, again)
         listed = [at for at, out in outs.items() if out.is_dir and at not in wrong and out.path(self._cache).is_file()]
         inside = [(p, self._cached(o)) for at in listed for p, o in self._listed(at, outs[at]).items()]
-        return wrong | _damaged({p: content for p, content in inside if _within(p, key)})
+        return wrong | _damaged({p: content for p, content in inside if _within(p, key)}, again)
 
 
-def _damaged(found: Mapping[str, Content]) -> dict[str, Path]:
+def _damaged(found: Mapping[str, Content], again: bool) -> dict[str, Path]:
     there = {content.path: content.hash for content in found.values() if content.path.is_file()}
-    wrong = set(damaged(there, again=True))
+    wrong = set(damaged(there, again))
     return {path: content.path for path, content in found.items() if content.path in wrong}
 
 

@@ -50,10 +50,10 @@ def printed(message: str) -> str:
 
 
 def said(command: str, root: Path, extra: dict[str, str] | None = None) -> str:
-    """The last line of a command that must fail, without a traceback."""
+    """The one line of a command that must fail."""
     done = team.shell(command, root, extra)
-    assert (done.returncode, "Traceback" in done.stdout) == (1, False), done.stdout
-    return done.stdout.strip().rpartition("\n")[2]
+    assert (done.returncode, done.stdout.count("\n")) == (1, 1), done.stdout
+    return done.stdout
 
 
 def cached(root: Path, directory: str, version: str = "v1.0") -> list[Path]:
@@ -110,16 +110,16 @@ def test_what_the_remote_lacks_is_named(ada: Path, tmp_path: Path) -> None:
     assert "the remote lacks data/pairs/run=irpo_0" in said("pairwright fetch v1.0 data/pairs", ada)
 
 
-def test_without_a_remote_that_is_said_and_with_one_it_goes_on(ada: Path) -> None:
+def test_without_a_remote_that_is_said_and_with_one_it_goes_on(ada: Path, tmp_path: Path) -> None:
     shutil.rmtree(ada / ".dvc/cache")
-    config = (ada / ".dvc/config").read_text()
+    shutil.rmtree(ada / ".git")
     (ada / ".dvc/config").write_text("")
-    (ada / ".dvc/config.local").rename(ada / "later")
-    assert "`dvc remote add" in said("pairwright fetch v1.0 data/pairs", ada)
-    (ada / ".dvc/config").write_text(config)
-    (ada / "later").rename(ada / ".dvc/config.local")
-    team.run("pairwright fetch v1.0", ada)
-    team.answers(ada, "v1.0")
+    local = (ada / ".dvc/config.local").rename(tmp_path / "later")
+    team.run("git init -q -b main && git add -A && git commit -qm one && git tag v1.0", ada)  # what is v2.0 elsewhere
+    assert "no default remote to fetch from; `dvc remote add -d" in said("pairwright fetch v1.0 data/pairs", ada)
+    local.rename(ada / ".dvc/config.local")
+    team.run("dvc remote default --local team && pairwright fetch v1.0", ada)
+    assert len(team.answers(ada, "v1.0")[0]) == 3
 
 
 def test_a_remote_that_is_away_or_refuses_the_key_is_said(ada: Path, tmp_path: Path) -> None:
@@ -130,7 +130,8 @@ def test_a_remote_that_is_away_or_refuses_the_key_is_said(ada: Path, tmp_path: P
         refused = said("pairwright fetch v1.0 data/pairs", ada, s3.stranger)
         nobody = said("pairwright fetch v1.0 data/pairs", ada)
     away = said("pairwright fetch v1.0 data/pairs", ada, s3.writer)
-    assert ("403" in refused, "credentials" in nobody, "Could not connect" in away) == (True, True, True)
+    assert ("Forbidden" in refused, "credentials" in nobody, "Could not connect" in away) == (True, True, True)
+    assert not any(secret in refused + away for secret in (*s3.stranger.values(), *s3.writer.values()))
 
 
 def killed(command: str, root: Path, keys: dict[str, str], when: Callable[[], bool]) -> None:
@@ -170,7 +171,7 @@ mount -t tmpfs -o size=5m tmpfs "$1" || exit 77
 head -c 2000000 /dev/zero > "$1/filler"
 pairwright fetch v1.0 && exit 1
 rm "$1/filler"
-pairwright fetch v1.0 && pairwright fetch v1.0 && pairwright sql --rev v1.0 --format csv "select count(*) as n from pair_texts"
+pairwright fetch v1.0 && pairwright check --rev v1.0
 """
 
 
@@ -183,6 +184,5 @@ def test_a_full_disk_is_said_and_with_room_it_goes_on(ada: Path, tmp_path: Path)
     done = subprocess.run(enter, cwd=ada, env=team.environment(), capture_output=True, text=True)
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("no file system can be mounted here")
-    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
-    assert "No space left on device" in done.stderr
-    assert done.stdout.split()[-2:] == ["n", "4"]
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, "No space left on device" in line) == (0, True)
