@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"
 """Where a model directory keeps its LoRA adapter, if it has one."""
+TRAINED_ADAPTER = "lora"
+"""Where a model that was trained here with LoRA keeps the adapter that was merged into it, to publish it alone."""
 _DECIDING = {".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py"}
 _ENGINES = {"script": "scripted", "hosted": "openai"}
 """Source of a directory without weights -> the engine that answers for it."""
@@ -26,6 +28,7 @@ _ENGINES = {"script": "scripted", "hosted": "openai"}
 def write_record(directory: Path, provenance: dict[str, Any]) -> str:
     """Writes `pairwright.json` and returns the fingerprint: a hash over weights, configuration and tokenizer files.
 
+    A trained adapter is in the record, but not in the fingerprint: the merged weights say all that it does.
     Raises ValueError if the directory holds pickled weights, which are never loaded.
     """
     files = {
@@ -35,8 +38,10 @@ def write_record(directory: Path, provenance: dict[str, Any]) -> str:
     }
     if not any(name.endswith((".safetensors", "script.json", "hosted.json")) for name in files):
         raise ValueError(f"{directory}: no .safetensors weights (pickled weights are not loaded; convert them first)")
+    adapter = {name: files.pop(name) for name in list(files) if name.startswith(f"{TRAINED_ADAPTER}/")}
     fingerprint = digest(files)
     record = {"fingerprint": fingerprint, "provenance": provenance, "files": files}
+    record |= {"trained_adapter": adapter} if adapter else {}
     (directory / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return fingerprint
 

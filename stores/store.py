@@ -12,6 +12,7 @@ from schemas.ids import digest
 from schemas.params import Params, load_params, parse_params, table_runs
 from stores.checks import Violation, check_models, check_tables
 from stores.duck import Duck, sql_file
+from stores.hub_release import is_hub_url
 from stores.named import find, near
 from stores.paths import ledger_dir, run_dir
 from stores.query import Parameters, Result, run_query
@@ -84,6 +85,10 @@ class Store:
 
         Raises ValueError if there is no such version, or it has no valid params.yaml.
         """
+        if is_hub_url(root):
+            from stores.release_store import ReleaseStore
+
+            return ReleaseStore.at(str(root), guard)
         root = Path(root)
         if rev is None or rev == WORKSPACE:
             params = load_params(root / "params.yaml")
@@ -105,6 +110,9 @@ class Store:
             self._views.duck.con.close()
 
     def _connect(self) -> Views:
+        return Views(self._duck(), self.params, self.files, self.guard, self.root)
+
+    def _duck(self) -> Duck:
         """An in-memory DuckDB; with the guard, locked: its views read through Arrow, DuckDB itself opens nothing."""
         duck = Duck()
         duck.execute("set python_enable_replacements = false")
@@ -112,7 +120,7 @@ class Store:
         if self.guard:
             duck.execute("set enable_external_access = false")
             duck.execute("set lock_configuration = true")
-        return Views(duck, self.params, self.files, self.guard, self.root)
+        return duck
 
     def sql(self, query: str, params: Parameters = None) -> Result:
         """The answer to one query over the store's views.
@@ -207,8 +215,8 @@ class Store:
         if table not in TABLES and table not in DERIVED:
             raise ValueError(f"no table or view '{table}'{near(table, [*TABLES, *DERIVED])}")
         result = self.sql(f'select * from "{table}" limit 1')
-        meanings = _meanings(table)
-        columns = [(c, t.lower(), meanings.get(c, "")) for c, t in zip(result.columns, result.types, strict=True)]
+        means = meanings(table)
+        columns = [(c, t.lower(), means.get(c, "")) for c, t in zip(result.columns, result.types, strict=True)]
         rows = result.fetchall()
         example = dict(zip(result.columns, rows[0], strict=True)) if rows else None
         return Description(table, grain(table), columns, self.runs(table), example)
@@ -264,8 +272,8 @@ def grain(name: str) -> str:
     return DERIVED[name] or sql_file(__file__, name).partition("\n")[0].removeprefix("-- ")
 
 
-def _meanings(table: str) -> dict[str, str]:
-    """Column -> its field's description, of the table itself or, for a view, of the first table that has it."""
+def meanings(table: str) -> dict[str, str]:
+    """Column -> its field's description, of the table itself or, for another view, of the first table that has it."""
     classes = [TABLES[table]] if table in TABLES else list(TABLES.values())
     found = {"run": "run of params", "stage": "stage that dropped it", "pair_id": "hash of prompt, samples and spans"}
     found |= {f"{what}_run": f"run of params that the {what} was found in" for what in _FOUND}

@@ -8,6 +8,7 @@ Dropout is off (the model stays in evaluation mode), except the adapters' own wh
 
 import contextlib
 import copy
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from builders.model_files import device, load_model, load_tokenizer, plain_attention
+from builders.model_files import TRAINED_ADAPTER, device, load_model, load_tokenizer, plain_attention
 from schemas.sections_training import Lora
 from train import packing
 from train.logprobs import hidden_states, sequence_logprobs, token_logprobs
@@ -116,8 +117,13 @@ class Policy:
             dropout.train()
 
     def save(self, directory: Path) -> None:
-        """Writes a plain model directory, adapters merged: safetensors, configuration, tokenizer. Ends training."""
+        """Writes a plain model directory, adapters merged: safetensors, configuration, tokenizer. Ends training.
+
+        The adapters are also kept by themselves, in `lora/`.
+        """
         self.model.eval().set_attn_implementation(self._plain)
+        if self._peft:
+            _save_adapters(self._peft, directory / TRAINED_ADAPTER)
         model = self._peft.merge_and_unload() if self._peft else self.model
         with disk_errors(directory, "free space and run it again (it continues from its checkpoint)"):
             model.save_pretrained(directory)
@@ -224,6 +230,19 @@ def _add_adapters(model: PreTrainedModel, lora: Lora) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+def _save_adapters(model: Any, directory: Path) -> None:
+    """As peft does, but the same on every machine and in every run; the base is named when they are published."""
+    model.peft_config["default"].base_model_name_or_path = None
+    with disk_errors(directory, "free space and run it again (it continues from its checkpoint)"):
+        model.save_pretrained(directory)
+    (directory / "README.md").unlink(missing_ok=True)
+    path = directory / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # a set, whose order changes
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _checkpoint_layers(model: PreTrainedModel) -> None:

@@ -1,0 +1,1 @@
+"""`pairwright publish`: releases and models as versions on the Hugging Face Hub."""

@@ -1,0 +1,121 @@
+"""The content of a published model: its weights as safetensors (or its LoRA adapter alone), tokenizer, and card."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from builders.exporting.licences import settle
+from builders.model_files import ADAPTER, TRAINED_ADAPTER, load_model, load_tokenizer
+from builders.publishing.lineage import Step, accuracies, as_json, hub_base, model_steps, source_licences
+from builders.publishing.model_card import Lineage, model_card
+from builders.publishing.plans import Content, Local, local, with_provenance
+from builders.publishing.release import data_revision, snapshot_of
+from schemas.params import parse_params
+from stores.model_record import RECORD, read_record
+from stores.paths import run_dir
+from stores.release_files import CARD, check_file
+from stores.revisions import Snapshot
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_TOKENIZER = ("token", "special_tokens_map", "added_tokens", "vocab", "merges", "chat_template")
+
+
+@contextlib.contextmanager
+def model_content(
+    root: Path,
+    run: str,
+    revision: str | None = None,
+    merge: bool = False,
+    licence: str | None = None,
+    repository: str = "ORG/NAME",
+) -> Iterator[Content]:
+    """A trained (or any) model run of one version, every file checked against the SHA-256 of its record.
+
+    A LoRA adapter is sent alone, as peft lays it out, where its base is on the Hub; `merge` sends merged weights.
+    Raises ValueError for an unknown or damaged model, one without weights, an adapter whose base nobody could fetch,
+    and a licence that is laxer than that of a source of its training data.
+    """
+    snapshot = snapshot_of(root, revision)
+    params = parse_params(snapshot.text("params.yaml"), f"params.yaml of {snapshot.name}", older=True)
+    steps, sources = model_steps(params, run), source_licences(params, run)
+    terms = settle(licence, sources.values(), "--licence" if licence else f"model '{run}'")
+    with tempfile.TemporaryDirectory(prefix="pairwright-model-") as scratch:
+        directory = _linked(snapshot, run, Path(scratch) / "model")
+        record = read_record(directory)
+        adapter = None if merge else _adapter(directory, record)
+        if adapter:
+            files = _adapter_files(directory, adapter, steps, Path(scratch) / "adapter")
+        else:
+            files = _whole_files(directory, record, Path(scratch) / "merged")
+        lineage = Lineage(
+            run, data_revision(snapshot), record["fingerprint"], steps, terms, sources, accuracies(snapshot, run),
+            _dataset(record), adapter is not None,
+        )  # fmt: skip
+        yield _content(files, lineage, record, repository)
+
+
+def _content(files: Mapping[str, Path], lineage: Lineage, record: Mapping[str, Any], repository: str) -> Content:
+    sent: dict[str, Local] = {path: local(at) for path, at in files.items()}
+    sent[CARD] = local(model_card(lineage, repository).encode())
+    provenance = {
+        "kind": "model", "run": lineage.run, "revision": lineage.revision, "fingerprint": lineage.fingerprint,
+        "adapter": lineage.is_adapter, "licence": lineage.licence, "licences": dict(lineage.sources),
+        "made_from": as_json(lineage.steps), "record": record["provenance"], "metrics": dict(lineage.metrics),
+    }  # fmt: skip
+    title = f"Model {lineage.run} at revision {lineage.revision[:12]}"
+    return Content("model", title, lineage.licence, with_provenance(sent, provenance))
+
+
+def _linked(snapshot: Snapshot, run: str, directory: Path) -> Path:
+    """The model's directory as that version has it, of links into DVC's cache."""
+    for name, at in snapshot.files(run_dir("models", run)).items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).symlink_to(at.absolute())
+    return directory
+
+
+def _adapter(directory: Path, record: Mapping[str, Any]) -> Path | None:
+    """The model's LoRA adapter: the one it was trained as, or the one it came with."""
+    found = next((directory / name for name in (TRAINED_ADAPTER, ADAPTER) if (directory / name).is_dir()), None)
+    if found is not None and "base" not in record["provenance"] and "hub" not in record["provenance"]:
+        raise ValueError(f"model '{directory.name}': its record names no base; publish it with --merge")
+    return found
+
+
+def _adapter_files(directory: Path, adapter: Path, steps: list[Step], scratch: Path) -> dict[str, Path]:
+    """The adapter as peft lays it out, with the Hub's name of its base, and the tokenizer."""
+    base = hub_base(steps)
+    if base is None or len(steps) > (2 if adapter.name == TRAINED_ADAPTER else 1):
+        reason = "is itself trained here" if base else "is not from the Hub"
+        raise ValueError(f"the base of model '{steps[0].run}' {reason}, so nobody could apply the adapter; use --merge")
+    config = json.loads((adapter / _CONFIG).read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": base[0], "revision": base[1]}
+    scratch.mkdir()
+    (scratch / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    tokenizer = {p.name: p for p in sorted(directory.iterdir()) if p.is_file() and p.name.startswith(_TOKENIZER)}
+    return {_CONFIG: scratch / _CONFIG, _WEIGHTS: adapter / _WEIGHTS, **tokenizer}
+
+
+def _whole_files(directory: Path, record: Mapping[str, Any], scratch: Path) -> dict[str, Path]:
+    """Weights, configuration and tokenizer, an adapter merged."""
+    for name, sha256 in record["files"].items():
+        if not (directory / name).is_file():
+            raise ValueError(f"{directory.name}/{name} is missing; restore the model with `dvc checkout`")
+        check_file(directory / name, sha256, name, "restore the model with `dvc checkout`")
+    if not any(name.endswith(".safetensors") for name in record["files"]):
+        raise ValueError(f"a model made from `{record['provenance'].get('source')}` has no weights to publish")
+    if (directory / ADAPTER).is_dir():
+        load_model(directory).save_pretrained(scratch)
+        load_tokenizer(directory).save_pretrained(scratch)
+        return {path.name: path for path in sorted(scratch.iterdir())}
+    return {name: directory / name for name in record["files"] if name != RECORD}
+
+
+def _dataset(record: Mapping[str, Any]) -> str | None:
+    """The published release that the model was trained on, where its record names one."""
+    data = record["provenance"].get("data") or {}
+    named = str(data.get("release") or data.get("source") or "")
+    return named.removeprefix("hf://") if named.startswith("hf://") else None

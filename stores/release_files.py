@@ -1,0 +1,71 @@
+"""A release directory: Parquet files by config, a card, and `provenance.json`, which has the SHA-256 of every file.
+
+`export` writes it, `publish` sends it, and a published version is read from it. What `provenance.json` says may come
+from anybody: names in it are checked before they become paths.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+CARD, PROVENANCE = "README.md", "provenance.json"
+CONFIGS = {
+    "pairs": "preference pair, with its texts",
+    "step_pairs": "preference pair of one step, with its texts",
+    "demos": "fine-tuning example, with its texts",
+    "samples": "completion",
+    "rewards": "sample: the verdict on its answer",
+    "step_labels": "(sample, labeler, repeat): its steps and which is the first wrong one",
+}
+"""Config of a release -> what one row is."""
+
+_DATA_FILE = re.compile(r"([a-z][a-z0-9_]*)/train-\d{5}-of-\d{5}\.parquet")
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def parse_provenance(text: str | bytes, where: str) -> dict[str, Any]:
+    """The content of a `provenance.json`.
+
+    Raises ValueError naming `where` unless it is one of this format whose files are named as releases name them.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: no provenance of a release ({error})") from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        reason = f"format {found}, and this version reads {FORMAT}" if isinstance(found, int) else "no `format`"
+        raise ValueError(f"{where}: no provenance of a release that this version reads ({reason})")
+    configs = content.get("configs")
+    if not isinstance(configs, dict):
+        raise ValueError(f"{where}: no provenance of a release (no `configs`)")
+    for name, config in configs.items():
+        _check_config(name, config, where)
+    return content
+
+
+def _check_config(name: str, config: Any, where: str) -> None:
+    if name not in CONFIGS or not isinstance(config, dict) or not isinstance(config.get("files"), dict):
+        raise ValueError(f"{where}: no config of a release: '{name}' (have {', '.join(CONFIGS)}, each with `files`)")
+    for path, sha256 in config["files"].items():
+        match = _DATA_FILE.fullmatch(path)
+        if match is None or match[1] != name or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+            raise ValueError(f"{where}: config '{name}' has no data file of a release: '{path}'")
+
+
+def data_files(provenance: Mapping[str, Any], *configs: str) -> dict[str, str]:
+    """Path -> SHA-256 of the Parquet files of some configs (default: all)."""
+    wanted = configs or tuple(provenance["configs"])
+    return {path: sha256 for name in wanted for path, sha256 in provenance["configs"][name]["files"].items()}
+
+
+def check_file(path: Path, sha256: str, where: str, remedy: str) -> None:
+    """Raises ValueError unless the file has the SHA-256 that its provenance says."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise ValueError(f"{where}: damaged or changed (its SHA-256 is {found[:12]}, not {sha256[:12]}); {remedy}")
