@@ -21,7 +21,7 @@ def hub_errors(what: str, endpoint: str, token: str | bool | None = None) -> Ite
 
     try:
         yield
-    except (HTTPError, InvalidURL, OSError, RuntimeError) as error:
+    except (HTTPError, InvalidURL, OSError, RuntimeError, UnicodeEncodeError) as error:
         secret = token if isinstance(token, str) else get_token()
         reason = explain(error, endpoint, logged_in=bool(secret))
         line = f"{what}: {reason}"
@@ -30,7 +30,7 @@ def hub_errors(what: str, endpoint: str, token: str | bool | None = None) -> Ite
 
 def explain(error: BaseException, endpoint: str, logged_in: bool) -> str:
     """The meaning of an error and its remedy."""
-    from httpx2 import RequestError
+    from httpx2 import LocalProtocolError, RequestError
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RevisionNotFoundError
 
     cause = error.__cause__
@@ -38,6 +38,8 @@ def explain(error: BaseException, endpoint: str, logged_in: bool) -> str:
         return explain(cause, endpoint, logged_in)  # what an upload's thread, or a look into the cache, wraps
     status = getattr(getattr(error, "response", None), "status_code", None)
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnicodeEncodeError | LocalProtocolError):  # its text may hold the header, and so the token
+        return f"your token has characters that no token has; {_LOGIN}"
     if isinstance(error, OfflineModeIsEnabled):
         return "it is not in the Hub's local cache, and HF_HUB_OFFLINE switches the Hub off; unset it"
     if isinstance(error, LocalEntryNotFoundError):

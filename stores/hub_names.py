@@ -14,7 +14,7 @@ def repository(name: str) -> str:
     bad = ".." in name or "--" in name or any(part.endswith((".", "-", ".git")) for part in parts)
     if not _REPOSITORY.fullmatch(name) or bad or len(name) > _LONGEST:
         raise ValueError(
-            f"'{name}' is no repository of the Hub; give ORG/NAME: letters, digits and single . - _ inside, at most"
+            f"{name!r} is no repository of the Hub; give ORG/NAME: letters, digits and single . - _ inside, at most"
             f" {_LONGEST} characters"
         )
     return name
@@ -23,7 +23,7 @@ def repository(name: str) -> str:
 def tag(name: str) -> str:
     """The tag. Raises ValueError unless Git takes it and it cannot be mistaken for a branch or a commit."""
     if not _TAG.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
-        raise ValueError(f"'{name}' is no tag; give letters, digits and . - _, such as v1.0")
+        raise ValueError(f"{name!r} is no tag; give letters, digits and . - _, such as v1.0")
     if name in ("main", "master", "HEAD") or _COMMIT.fullmatch(name):
         raise ValueError(f"tag '{name}' could be mistaken for a branch or a commit; give one such as v1.0")
     return name

@@ -79,5 +79,6 @@ def _fetch(name: str, revision: str, paths: list[str]) -> Path:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    with hub_errors(f"{SCHEME}{name}@{revision[:40]} cannot be read", constants.ENDPOINT):
+    shown = revision[:12] if re.fullmatch("[0-9a-f]{40}", revision) else revision
+    with hub_errors(f"{SCHEME}{name}@{shown} cannot be read", constants.ENDPOINT):
         return Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=paths))

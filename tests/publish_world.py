@@ -1,8 +1,10 @@
 """A Git repository with DVC's files for one release, `main`, made by hand: to publish it, and new versions of it."""
 
+import copy
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -88,6 +90,13 @@ class Project:
         self.outs: dict[str, list[Mapping[str, Any]]] = {}
         self.git("init", "-q", "-b", "main")
         self.write_params()
+
+    def copy(self, root: Path) -> "Project":
+        """The same in another, empty directory."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        made = copy.copy(self)
+        made.root, made.params, made.outs = root, dict(self.params), dict(self.outs)
+        return made
 
     def git(self, *arguments: str) -> str:
         identity = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}

@@ -22,11 +22,18 @@ TWO = {"pairs": [pairs(3), pairs(3, 3)], "rewards": [rewards(4)]}
 ONE = {"pairs": [pairs(5)], "rewards": [rewards(4)]}
 
 
-@pytest.fixture
-def project(workspace: Path) -> Project:
-    made = Project(workspace)
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A release of two shards of pairs."""
+    made = Project(tmp_path_factory.mktemp("committed"))
     made.release(TWO)
     return made
+
+
+@pytest.fixture
+def project(committed: Project, workspace: Path) -> Project:
+    """A copy of it, which is the working directory."""
+    return committed.copy(workspace)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def publish(
         _refuse_together(model="model", release=release, test_answers=test_answers)
         from builders.publishing.model import model_content
 
-        with model_content(Path(), model, rev, merge, licence) as content:
+        with model_content(Path(), model, rev, merge, licence, repository) as content:
             _publish(repository, content, tag, private, dry_run, replace)
         return
     _refuse_together(merge=merge, licence=licence)

@@ -41,7 +41,7 @@ def model_content(
     snapshot = snapshot_of(root, revision)
     params = parse_params(snapshot.text("params.yaml"), f"params.yaml of {snapshot.name}", older=True)
     steps, sources = model_steps(params, run), source_licences(params, run)
-    terms = settle(licence, sources.values(), "--licence" if licence else f"model '{run}'")
+    terms = _terms(licence, steps, sources)
     with tempfile.TemporaryDirectory(prefix="pairwright-model-") as scratch:
         directory = _linked(snapshot, run, Path(scratch) / "model")
         record = read_record(directory)
@@ -55,6 +55,14 @@ def model_content(
             _dataset(record), adapter is not None,
         )  # fmt: skip
         yield _content(files, lineage, record, repository)
+
+
+def _terms(licence: str | None, steps: list[Step], sources: Mapping[str, str]) -> str:
+    """The model's licence. That of a base from the Hub is not known here, so it is not guessed then."""
+    if licence is None and (base := hub_base(steps)):
+        run = steps[0].run
+        raise ValueError(f"state the licence of model '{run}' with --licence: its base {base[0]} has one of its own")
+    return settle(licence, sources.values(), "--licence" if licence else f"model '{steps[0].run}'")
 
 
 def _content(files: Mapping[str, Path], lineage: Lineage, record: Mapping[str, Any], repository: str) -> Content:
