@@ -76,6 +76,16 @@ class Repository:
             contents.append(answer[begin : start - 1])
         return contents
 
+    def changed(self, paths: Iterable[str]) -> list[str]:
+        """Those of some paths below the directory that differ from the commit that is checked out."""
+        status = self._git("status", "--porcelain", "-z", "--untracked-files=all", "--", *paths)
+        return [entry[3:].decode(errors="replace") for entry in status.split(b"\0") if entry]
+
+    def last_change(self, commit: str, paths: Iterable[str]) -> str:
+        """The newest commit, `commit` or one before it, that changed one of some paths below the directory."""
+        assert re.fullmatch(r"[0-9a-f]{40,64}", commit), "only full ids are arguments"
+        return self._git("log", "-1", "--format=%H", commit, "--", *paths).decode().strip()
+
     def _batch_check(self, names: Iterable[str]) -> list[str]:
         answer = self._git("cat-file", "--batch-check", input="\n".join(names).encode(errors="surrogateescape"))
         return answer.decode(errors="replace").splitlines()

@@ -14,6 +14,7 @@ from stores.duck import Duck, literal
 from stores.hub_release import HubRelease, open_hub_release
 from stores.named import near
 from stores.release_files import CONFIGS
+from stores.revisions import Snapshot
 from stores.store import Description, RunRow, Store, meanings
 from stores.views import Views
 
@@ -22,7 +23,8 @@ class ReleaseStore(Store):
     """The configs of one published release, read-only."""
 
     def __init__(self, release: HubRelease, guard: bool = False):
-        self.release, self.guard, self.root, self.snapshot = release, guard, release.directory, None
+        self.release, self.guard, self.root = release, guard, release.directory
+        self.snapshot: Snapshot | None = None
         self._views = None
 
     @classmethod

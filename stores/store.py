@@ -78,17 +78,18 @@ class Store:
         """The store of the checkout at `root`, or of a tag, branch, commit or DVC experiment `rev` of its repository.
 
         Another version is read from DVC's cache, without a checkout; a file of it is looked for, and its hash checked,
-        when a query reads it. `rev="workspace"` is the checkout.
+        when a query reads it. `rev="workspace"` is the checkout; `hf://ORG/NAME@v1.0`, as `rev` or as `root`, is a
+        published release (`stores.release_store`).
 
         With `guard`, its SQL reads the store and nothing else: it cannot write, attach, install, change settings, or
         reach other files or the network. Scans of text are about twice as slow then.
 
         Raises ValueError if there is no such version, or it has no valid params.yaml.
         """
-        if is_hub_url(root):
+        if published := next((name for name in (rev, root) if is_hub_url(name)), None):
             from stores.release_store import ReleaseStore
 
-            return ReleaseStore.at(str(root), guard)
+            return ReleaseStore.at(str(published), guard)
         root = Path(root)
         if rev is None or rev == WORKSPACE:
             params = load_params(root / "params.yaml")

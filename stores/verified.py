@@ -17,9 +17,12 @@ from stores.paths import ledger_dir
 SETTLED_NS = 50_000_000
 """A file younger than this may change again within one tick of the file system's clock."""
 
+SHA256 = "sha256:"
+"""Begins a plain SHA-256, where the id of a Git blob could be as long."""
+
 
 def damaged(files: Mapping[Path, str], again: bool = False) -> list[Path]:
-    """Those files whose content is not that of their hash (MD5 as DVC's, or the id of a Git blob).
+    """Those files whose content is not that of their hash (MD5 as DVC's, the id of a Git blob, or `sha256:…`).
 
     `again`: hash also what is remembered.
     """
@@ -32,16 +35,24 @@ def damaged(files: Mapping[Path, str], again: bool = False) -> list[Path]:
 def _is(path: Path, expected: str) -> bool:
     mark = _mark(path, expected)
     with path.open("rb") as file:
-        if len(expected.removesuffix(".dir")) == 32:
-            hasher = hashlib.md5(usedforsecurity=False)
-        else:
-            hasher = hashlib.new("sha1" if len(expected) == 40 else "sha256", usedforsecurity=False)
-            hasher.update(f"blob {os.fstat(file.fileno()).st_size}\0".encode())
-        good = hashlib.file_digest(file, lambda: hasher).hexdigest() == expected.removesuffix(".dir")
+        hasher = _hasher(expected, os.fstat(file.fileno()).st_size)
+        found = hashlib.file_digest(file, lambda: hasher).hexdigest()
+    good = found == expected.removesuffix(".dir").removeprefix(SHA256)
     if good and time.time_ns() - path.stat().st_mtime_ns > SETTLED_NS:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
     return good
+
+
+def _hasher(expected: str, size: int) -> "hashlib._Hash":
+    """What a file's content is fed to, to give its hash."""
+    if expected.startswith(SHA256):
+        return hashlib.sha256(usedforsecurity=False)
+    if len(expected.removesuffix(".dir")) == 32:
+        return hashlib.md5(usedforsecurity=False)
+    hasher = hashlib.new("sha1" if len(expected) == 40 else "sha256", usedforsecurity=False)
+    hasher.update(f"blob {size}\0".encode())
+    return hasher
 
 
 def _mark(path: Path, expected: str) -> Path:

@@ -18,7 +18,7 @@ import yaml
 from stores.release_files import CARD, FORMAT, PROVENANCE
 
 EXPORT = "data/export/main"
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[dict[str, Any]]
 
 
 def pairs(n: int, start: int = 0, **changes: Any) -> Rows:

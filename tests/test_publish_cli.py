@@ -1,4 +1,4 @@
-"""`pairwright publish`, and `hf://…` as a revision, from the command line: what they print, and which names they take."""
+"""`pairwright publish`, and `hf://…` as a revision, on the command line: what they print, which names they take."""
 
 import os
 import subprocess

@@ -67,7 +67,7 @@ def test_configs_are_views_and_only_what_is_asked_is_fetched(server: Hub, publis
         joined = "select count(*) from pairs, rewards where pairs.rank = 0"
         assert store.sql(joined).fetchall() == [(36,)]
         assert store.revision == published[1]
-    with Store.open(f"hf://{NAME}") as store:
+    with Store.open(rev=f"hf://{NAME}") as store:
         assert store.sql("select count(*) from pairs").fetchall() == [(4,)]
 
 
