@@ -123,7 +123,6 @@ def _whole_files(directory: Path, record: Mapping[str, Any], scratch: Path) -> d
 
 
 def _dataset(record: Mapping[str, Any]) -> str | None:
-    """The published release that the model was trained on, where its record names one."""
-    data = record["provenance"].get("data") or {}
-    named = str(data.get("release") or data.get("source") or "")
-    return named.removeprefix("hf://") if named.startswith("hf://") else None
+    """The published release that the model was trained on, where its record names one: ORG/NAME@v1.0."""
+    release = record["provenance"].get("data", {}).get("release")
+    return f"{release['repo']}@{release['revision']}" if release else None
