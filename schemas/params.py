@@ -124,7 +124,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
 def parse_params(text: str, name: str = "params.yaml", older: bool = False) -> Params:
     """`load_params` for a text that was read elsewhere.
 
-    `older`: another revision's, which may have been written before there were some of the sections.
+    `older`: another revision's, which may have been written before there were some of the sections and references.
     """
     try:
         raw = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -134,7 +134,7 @@ def parse_params(text: str, name: str = "params.yaml", older: bool = False) -> P
         remedy = "empty; it declares every section, `{}` for an unused one"
         raise ValueError(f"{name}: {remedy if raw is None else 'sections are expected, as in `seed: 0`'}")
     if older:
-        raw = {section: {} for section in Params.model_fields if section != "seed"} | raw
+        raw = _completed(raw)
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
@@ -145,6 +145,22 @@ def parse_params(text: str, name: str = "params.yaml", older: bool = False) -> P
     if mistakes:
         raise ValueError("\n".join(f"{name}: {mistake}" for mistake in mistakes))
     return params
+
+
+def _completed(raw: dict[str, Any]) -> dict[str, Any]:
+    """With what was not there yet: sections are empty then, and references that can do without are `none`."""
+    given = {section: {} for section in Params.model_fields if section != "seed"} | raw
+    return given | {section: {n: _with_none(run, STAGES[section]) for n, run in given[section].items()}
+                    for section in STAGES if isinstance(given[section], dict)}  # fmt: skip
+
+
+def _with_none(run: Any, section: type[BaseModel]) -> Any:
+    if not isinstance(run, dict):
+        return run
+    fields = [(n, info) for n, info in section.model_fields.items() if info.is_required()]
+    optional = {n for n, info in fields if any(isinstance(m, Slot) and not m.required for m in info.metadata)}
+    blocks = {n: c for n, info in fields if isinstance(c := info.annotation, type) and issubclass(c, Section)}
+    return dict.fromkeys(optional, NONE) | {n: _with_none(v, blocks[n]) if n in blocks else v for n, v in run.items()}
 
 
 def _explain(error: ErrorDetails) -> str:

@@ -1,6 +1,7 @@
 """DVC's own files: where its cache lies, and which hash an output has. Importing DVC takes 0.5 s."""
 
 import configparser
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 _CONFIG = "config"
+_MD5 = r"[0-9a-f]{32}"
 Files = Mapping[str, bytes]
 """Path -> content, of one version."""
 
@@ -84,32 +86,48 @@ def outputs(files: Files, version: str) -> dict[str, Out]:
     A stage that is gone leaves its entry in `dvc.lock`: where two entries have one path, the stage counts that
     `dvc.yaml` still has. Raises ValueError for a file that is not DVC's, or has two such stages.
     """
+    stages = _Stages(files)
     found: dict[str, dict[str, Out]] = {}
     for path, content in files.items():
         if Posix(path).name == "dvc.lock" or path.endswith(".dvc"):
-            for stage, out in _entries(path, content, version):
-                found.setdefault(os.path.normpath(Posix(path).parent / out["path"]), {})[stage] = _out(
-                    path, out, version
-                )
-    several = {path: entries for path, entries in found.items() if len(set(entries.values())) > 1}
-    live = _Stages(files) if several else None
-    single = {path: next(iter(entries.values())) for path, entries in found.items() if path not in several}
-    return single | {path: _only(path, entries, live, version) for path, entries in several.items() if live is not None}
+            for stage, folder, out in _entries(path, content, version, stages):
+                place = os.path.normpath(Posix(path).parent / folder / out["path"])
+                found.setdefault(place, {})[stage] = _out(path, out, version)
+    return {
+        path: _only(path, entries, stages, version) if len(set(entries.values())) > 1 else next(iter(entries.values()))
+        for path, entries in found.items()
+    }
 
 
-def _entries(path: str, content: bytes, version: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _entries(path: str, content: bytes, version: str, stages: "_Stages") -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(stage, the directory that it works in, output) of one file."""
     loaded = _load(path, content, version)
     if path.endswith(".dvc"):
-        yield from ((path, out) for out in loaded.get("outs") or [])
+        yield from ((path, loaded.get("wdir", "."), out) for out in loaded.get("outs") or [])
         return
     for stage, entry in (loaded.get("stages") or {}).items():
-        yield from ((f"{path}:{stage}", out) for out in entry.get("outs") or [])
+        folder = stages.folder(f"{path}:{stage}")
+        yield from ((f"{path}:{stage}", folder, out) for out in entry.get("outs") or [])
 
 
 def _out(path: str, out: dict[str, Any], version: str) -> Out:
-    if out.get("hash") != "md5" or not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", str(out.get("md5"))):
+    if out.get("hash") != "md5" or not re.fullmatch(rf"{_MD5}(\.dir)?", str(out.get("md5"))):
         raise ValueError(f"{path} at {version}: {out['path']} has no MD5; written by another DVC than version 3?")
     return Out(out["md5"], out.get("size"))
+
+
+def listed(content: bytes, at: str) -> dict[str, Out]:
+    """Path below `at` -> file, of the listing that DVC keeps of a directory.
+
+    Raises ValueError for what DVC does not write: a listing that leads out of the directory, or out of the cache.
+    """
+    entries = json.loads(content)
+    paths = [os.path.normpath(Posix(at) / entry["relpath"]) for entry in entries]
+    if any(not path.startswith(f"{at}/") for path in paths) or any(
+        not re.fullmatch(_MD5, entry["md5"]) for entry in entries
+    ):
+        raise ValueError(f"{at}: its listing in DVC's cache names what is not below it; it was not written by DVC")
+    return {path: Out(entry["md5"], None) for path, entry in zip(paths, entries, strict=True)}
 
 
 def _only(path: str, entries: dict[str, Out], stages: "_Stages", version: str) -> Out:
@@ -136,21 +154,30 @@ class _Stages:
     """Which stages `dvc.yaml` and `params.yaml` still have."""
 
     def __init__(self, files: Files):
-        self._files = files
+        self._files, self._loaded = files, dict[Posix, dict[str, Any]]()
 
     def has(self, entry: str) -> bool:
         """Of an entry such as `dvc.lock:samples@irpo_0`; `*.dvc` files are always there."""
         path, _, stage = entry.partition(":")
         if not stage:
             return True
-        name, _, key = stage.partition("@")
-        body = self._read(Posix(path).parent / "dvc.yaml").get("stages", {}).get(name)
+        key, body = stage.partition("@")[2], self._body(entry)
         if body is None or not key or "foreach" not in body:
             return body is not None and bool(key) == ("matrix" in body) and "foreach" not in body
         each = body["foreach"]
         if isinstance(each, str):
             each = self._param(Posix(path).parent / "params.yaml", each.strip("${} "))
         return key in map(str, each)
+
+    def folder(self, entry: str) -> str:
+        """The directory that a stage works in, which its outputs' paths start from."""
+        graph = self._files.get(str(Posix(entry.partition(":")[0]).parent / "dvc.yaml"), b"")
+        body = (self._body(entry) or {}) if b"wdir" in graph else {}
+        return body.get("do", body).get("wdir", ".")
+
+    def _body(self, entry: str) -> dict[str, Any] | None:
+        path, _, stage = entry.partition(":")
+        return self._read(Posix(path).parent / "dvc.yaml").get("stages", {}).get(stage.partition("@")[0])
 
     def _param(self, path: Posix, dotted: str) -> Any:
         value: Any = self._read(path)
@@ -159,4 +186,6 @@ class _Stages:
         return value
 
     def _read(self, path: Posix) -> dict[str, Any]:
-        return _load(str(path), self._files.get(str(path), b"{}"), "this version")
+        if path not in self._loaded:
+            self._loaded[path] = _load(str(path), self._files.get(str(path), b"{}"), "this version")
+        return self._loaded[path]

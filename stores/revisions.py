@@ -6,7 +6,6 @@
 Files of the cache are checked against their hash before they are given out (`stores.verified`).
 """
 
-import json
 import os
 import shlex
 from bisect import bisect_left
@@ -16,7 +15,7 @@ from pathlib import Path
 from pathlib import PurePosixPath as Posix
 from typing import NamedTuple, TypeVar
 
-from stores.dvc_files import Out, cache_dir, outputs, project_dir
+from stores.dvc_files import Out, cache_dir, listed, outputs, project_dir
 from stores.git import Repository
 from stores.paths import ledger_dir
 from stores.verified import damaged
@@ -45,6 +44,7 @@ class Snapshot:
     def __init__(self, root: Path, name: str, commit: str):
         self.root, self.name, self.commit = root, name, commit
         self._project = project_dir(root)
+        self._start = root.resolve().relative_to(self._project).as_posix() + "/"
         self._git = Repository(self._project)
 
     @classmethod
@@ -70,7 +70,7 @@ class Snapshot:
         return {path: out for path, out in found.items() if path not in self._blobs}
 
     def _below_root(self, found: Mapping[str, _T]) -> dict[str, _T]:
-        start = self.root.resolve().relative_to(self._project).as_posix() + "/"
+        start = self._start
         below = ((path, value) for path, value in found.items() if start == "./" or path.startswith(start))
         return dict(sorted((path if start == "./" else path.removeprefix(start), value) for path, value in below))
 
@@ -140,9 +140,7 @@ class Snapshot:
     def _listed(self, at: str, out: Out) -> dict[str, Out]:
         """The files of a tracked directory, which DVC's cache lists in a file of its own."""
         (listing,) = self._ready({at: self._cached(out)}).values()
-        inside = {_key(f"{at}/{entry['relpath']}"): entry["md5"] for entry in json.loads(listing.read_bytes())}
-        assert all(_within(path, at) for path in inside), f"{listing} names files outside its directory"
-        return {path: Out(md5, None) for path, md5 in inside.items()}
+        return listed(listing.read_bytes(), at)
 
     def _cached(self, out: Out) -> Content:
         return Content(out.md5, out.path(self._cache), False)

@@ -4,6 +4,7 @@ What is remembered is bound to the file's path, size, time of change and inode: 
 again. Damage by the disk alone changes none of these; `pairwright check --deep` hashes everything again.
 """
 
+import contextlib
 import hashlib
 import os
 import time
@@ -39,8 +40,9 @@ def _is(path: Path, expected: str) -> bool:
         found = hashlib.file_digest(file, lambda: hasher).hexdigest()
     good = found == expected.removesuffix(".dir").removeprefix(SHA256)
     if good and time.time_ns() - path.stat().st_mtime_ns > SETTLED_NS:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+        with contextlib.suppress(OSError):  # where nothing can be written, it is hashed again next time
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
     return good
 
 

@@ -314,3 +314,19 @@ def test_every_edge_leads_to_a_run() -> None:
 def test_every_stage_writes_known_tables() -> None:
     assert set(STAGES) == set(Params.model_fields) - {"seed", "sampling", "report"}
     assert {table for run in STAGES.values() for table in run.writes} <= {*TABLES, "models"}
+
+
+def test_an_older_version_may_lack_sections_and_references() -> None:
+    """Before there were some, nothing used them: empty, and `none`."""
+    lacking = ("pairs_import", "export", "sft.m0.steps_from", "sft.m0.validation.prompts")
+    older = parse_params(params_text(dict.fromkeys(lacking, DELETE)), older=True)
+    assert (older.pairs_import, older.export) == ({}, {})
+    assert (older.sft["m0"].steps_from, older.sft["m0"].validation.prompts) == ("none", "none")
+    assert older.sft["m0"].validation.problems == "train"
+    assert parse_params(params_text(), older=True) == parse_params(params_text())
+    for wrong, message in (("sft.m0.demos", "sft.m0.demos: missing"), ("sft.m0.optimizer.lr", "lr: missing")):
+        with pytest.raises(ValueError, match=message):
+            parse_params(params_text({wrong: DELETE}), older=True)
+    for place in ("sft", "sft.m0"):
+        with pytest.raises(ValueError, match=f"{place}: "):
+            parse_params(params_text({place: 1}), older=True)
