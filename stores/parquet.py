@@ -102,6 +102,14 @@ def cut_row_groups(batches: Batches, columns: Sequence[str], limit: int) -> Iter
         yield pa.concat_tables(pending).combine_chunks()
 
 
+def table_bytes(table: pa.Table) -> int:
+    """Bytes of all values of a table, which do not depend on how it came about (as those of its buffers do)."""
+    fixed = sum(
+        max(column.type.bit_width // 8, 1) for column in table.itercolumns() if pa.types.is_primitive(column.type)
+    )
+    return int(_row_bytes(table).sum()) + fixed * len(table)
+
+
 def _row_bytes(table: pa.Table) -> np.ndarray:
     """Bytes of every row; columns of numbers count nothing, being bounded by the rows."""
     flat = [column for column in table.itercolumns() if not _is_fixed(column.type)]
@@ -220,7 +228,7 @@ def scan_parts(
             for chunk in _chunks(file, row_class.key[0], stored, batch_rows, scope):
                 yield _complete(chunk, [schema.field(c) for c in wanted])
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(_damaged(path, error)) from None
+            raise ValueError(damaged(path, error)) from None
 
 
 def _chunks(
@@ -263,7 +271,7 @@ def open_part(path: Path, row_class: type[Row]) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(_damaged(path, error)) from None
+        raise ValueError(damaged(path, error)) from None
     schema, stored = arrow_schema(row_class), file.schema_arrow
     for field in schema:
         found = stored.field(field.name) if field.name in stored.names else None
@@ -277,7 +285,8 @@ def open_part(path: Path, row_class: type[Row]) -> pq.ParquetFile:
     return file
 
 
-def _damaged(path: Path, error: Exception) -> str:
+def damaged(path: Path, error: Exception) -> str:
+    """What to say of a file that cannot be read."""
     reason = " ".join(str(error).split())
     return f"{path}: not a readable Parquet file ({reason}); restore it with `dvc checkout {path.parent}`"
 

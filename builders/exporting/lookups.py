@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas import Row, arrow_schema
-from stores.parquet import open_part
+from stores.parquet import damaged, open_part
 
 
 class Found(NamedTuple):
@@ -104,6 +104,7 @@ class Lookup:
 class _Group(NamedTuple):
     """One row group of one file."""
 
+    path: Path
     file: pq.ParquetFile
     number: int
     run: int
@@ -119,7 +120,11 @@ class _Group(NamedTuple):
         return bool(self.rows) and self.low <= high and low <= self.high
 
     def read(self, columns: list[str]) -> pa.Table:
-        return self.file.read_row_group(self.number, columns=columns)
+        """Raises ValueError for a damaged file, naming it."""
+        try:
+            return self.file.read_row_group(self.number, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(damaged(self.path, error)) from None
 
     def weight(self, columns: list[str]) -> float:
         """Mean bytes of a row of some columns, uncompressed."""
@@ -138,7 +143,7 @@ def _groups(path: Path, row_class: type[Row], run: int) -> Iterator[_Group]:
         known = key.statistics is not None and key.statistics.has_min_max
         low, high = (key.statistics.min, key.statistics.max) if known else ("", "\U0010ffff")
         if metadata.num_rows:
-            yield _Group(file, number, run, metadata.num_rows, low, high)
+            yield _Group(path, file, number, run, metadata.num_rows, low, high)
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:

@@ -59,12 +59,17 @@ def _png(draw: Callable[["Axes", Any], None], given: Any) -> bytes:
 
 
 def _lengths(axes: "Axes", lengths: dict[str, np.ndarray]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     used = np.flatnonzero(sum(lengths.values()))
     low, high = max(int(used[0]) - 1, 0), min(int(used[-1]) + 2, len(BINS) - 1)
     for side, counts in lengths.items():
         edges = np.maximum(BINS[low : high + 1], 0.8)
         axes.stairs(counts[low:high], edges, label=side, color=_COLOURS.get(side, _RUN_COLOURS[2]), linewidth=1.6)
     axes.set(xscale="log", xlabel="characters", ylabel="rows", ylim=(0, None))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     if len(lengths) > 1:
         axes.legend(frameon=False)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builders.exporting.columns import Column
-from stores.parquet import cut_row_groups
+from stores.parquet import cut_row_groups, table_bytes
 
 CHUNKING = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}
 """Those of `datasets.config.DEFAULT_CDC_OPTIONS`; a test compares them."""
@@ -62,9 +62,9 @@ def _shards(
         paths.append(folder / f"shard-{len(paths):05d}")
         rows = raw = 0
         with pa.OSFile(str(paths[-1]), "wb") as file, pq.ParquetWriter(file, schema, **_encoding(columns)) as writer:
-            while group is not None and (not rows or file.tell() + group.nbytes <= limit):
+            while group is not None and (not rows or file.tell() + table_bytes(group) <= limit):
                 writer.write_table(group, row_group_size=len(group))
-                rows, raw = rows + len(group), raw + group.nbytes
+                rows, raw = rows + len(group), raw + table_bytes(group)
                 group = next(groups, None)
             writer.add_key_value_metadata({"content_defined_chunking": json.dumps(CHUNKING)})
         yield rows, raw
