@@ -87,7 +87,7 @@ def _workspace(root: Path, scratch: Path) -> Path:
         if path.name not in _OWN:
             (workspace / path.name).symlink_to(path)
     for path in (root / DATA).iterdir() if (root / DATA).is_dir() else ():
-        if path.name not in {*TABLES, "models", "report", ".staging"}:
+        if path.name not in {*TABLES, "models", "report", "export", ".staging"}:
             (workspace / DATA / path.name).symlink_to(path)
     for table in (*TABLES, "models"):
         empty = root / DATA / table / (NONE if table == "models" else f"run={NONE}")
