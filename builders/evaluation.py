@@ -149,7 +149,7 @@ def _stamp(directory: Path) -> str:
 
 def _problems(asked: Asked, params: Params | None, root: Path, scratch: Path) -> dict[str, Any]:
     """The problem set's row; the tables of a run of params are linked."""
-    if params and asked.problems in table_runs(params, "problems"):
+    if params and asked.problems in table_runs(params, "solutions"):
         _check_whole(asked)
         for table in _TABLES:
             _link(_built(run_dir(table, asked.problems, root)), run_dir(table, NAME, scratch))

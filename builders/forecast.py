@@ -144,7 +144,9 @@ def _count(params: Params, run: str, root: Path) -> tuple[int | None, str]:
     directory = run_dir("problems", problems, root)
     if directory.is_dir():
         return count_rows(directory, Problem), "prompts not built: one per problem"
-    limit = params.problems[problems].limit
+    while problems in params.quality:  # it keeps at most all of them
+        problems = params.quality[problems].problems
+    limit = params.problems[problems].limit if problems in params.problems else None
     return limit, "problems not built: " + ("their limit" if limit else "their number is not known")
 
 

@@ -9,6 +9,7 @@ templates, rendering, stops, losses, learning rates, checkers. What it replaces:
   completions and is sometimes right: a random one would give no pair. Such a model is a run of `sft` of the same name;
 * judges and humans by the rule labeler, which recomputes arithmetic, and corrections, which a rule does not write, by
   samples of the same prompts; files of step pairs by a made-up one (`STEP_PAIRS`);
+* what `quality` drops by nothing: generated problems are much alike, and few enough;
 * engines (but `scripted`) by `hf`, precision by fp32, and all counts (shots among them) by small ones.
 """
 
@@ -55,6 +56,7 @@ def shrink(raw: Raw, problems: int = 20) -> Raw:
     """
     small = copy.deepcopy(raw)
     small["problems"] = _problems(small["problems"], _with_options(small), problems)
+    small["quality"] = {name: run | {"drop": []} for name, run in small["quality"].items()}
     _replace_labelers(small)
     _replace_models(small)
     for run in small["sampling"].values():
@@ -77,7 +79,14 @@ def _runs(raw: Raw) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def _with_options(raw: Raw) -> set[str]:
     """The problems runs that are asked with a template which shows options."""
-    return {run["problems"] for run in raw["prompts"].values() if _shows_options(run)}
+    return {_origin(raw, run["problems"]) for run in raw["prompts"].values() if _shows_options(run)}
+
+
+def _origin(raw: Raw, problems: str) -> str:
+    """The problems run that those which a run of `quality` kept are of."""
+    while problems in raw["quality"]:
+        problems = raw["quality"][problems]["problems"]
+    return problems
 
 
 def _shows_options(prompts: dict[str, Any]) -> bool:

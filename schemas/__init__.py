@@ -3,6 +3,7 @@
 from schemas.answers import Answer
 from schemas.base import Chat, Row, arrow_schema, column_checks
 from schemas.demos import Demo
+from schemas.findings import Finding
 from schemas.pairs import Pair
 from schemas.predictions import Prediction
 from schemas.problems import Problem
@@ -13,6 +14,7 @@ from schemas.rewards import Reward
 from schemas.samples import Sample
 from schemas.solutions import Solution
 from schemas.step_labels import StepLabels
+from schemas.text_statistics import TextStatistics
 from schemas.training import TrainingStep
 
 TABLES: dict[str, type[Row]] = {
@@ -30,13 +32,15 @@ TABLES: dict[str, type[Row]] = {
         Pair,
         ReferenceLogprob,
         TrainingStep,
+        Finding,
+        TextStatistics,
         Reject,
     )
 }
 """Table name -> row class. `rejects` is partitioned by stage too."""
 
 __all__ = [
-    "TABLES", "Answer", "Chat", "Demo", "Pair", "Prediction", "Problem", "Prompt",
-    "ReferenceLogprob", "Reject", "Reward", "Row", "Sample", "Solution", "StepLabels", "TrainingStep", "arrow_schema",
+    "TABLES", "Answer", "Chat", "Demo", "Finding", "Pair", "Prediction", "Problem", "Prompt", "ReferenceLogprob",
+    "Reject", "Reward", "Row", "Sample", "Solution", "StepLabels", "TextStatistics", "TrainingStep", "arrow_schema",
     "column_checks",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from schemas import sections as s
 from schemas import sections_export as x
+from schemas import sections_quality as q
 from schemas import sections_steps as st
 from schemas import sections_training as t
 from schemas.sections_report import Report
@@ -28,6 +29,7 @@ class Params(Section):
     seed: int
     sampling: dict[Name, s.Sampling]
     problems: dict[Name, s.ProblemsRun]
+    quality: dict[Name, q.QualityRun]
     models: dict[Name, s.ModelRun]
     prompts: dict[Name, s.PromptsRun]
     samples: dict[Name, s.SamplesRun]
@@ -212,7 +214,8 @@ def _quoted(names: Any) -> str:
 
 
 def _dangling(params: Params) -> Iterator[str]:
-    tables = {m.table for _, _, r in stage_runs(params) for m in _slots(type(r))}
+    slots = [marker for _, _, run in stage_runs(params) for marker in _slots(type(run))]
+    tables = {table for marker in slots for table in (marker.table, *marker.beside)}
     have = {table: set(table_runs(params, table)) for table in tables}
     for section, name, run in stage_runs(params):
         for ref in references(section, name, run):
@@ -224,6 +227,17 @@ def _dangling(params: Params) -> Iterator[str]:
                     continue
             if ref.value not in known:
                 yield f"{ref.where}: no entry '{ref.value}' under '{under}' (have {_quoted(known)})"
+            elif isinstance(ref.marker, Slot):
+                yield from (_lacking(params, ref, t, have[t]) for t in ref.marker.beside if ref.value not in have[t])
+
+
+def _lacking(params: Params, ref: Reference, table: str, known: set[str]) -> str:
+    """Problems without the answers or solutions that are needed; what a run of quality kept has the original's."""
+    origin, section = ref.value, table_runs(params, "problems")[ref.value]
+    while origin in params.quality:
+        origin = params.quality[origin].problems
+    remedy = f"name '{origin}', which it was made of" if origin in known else f"have {_quoted(known)}"
+    return f"{ref.where}: '{ref.value}' is of {section}, which has no {table} ({remedy})"
 
 
 def _slots(section: type[BaseModel]) -> Iterator[Slot]:

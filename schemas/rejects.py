@@ -30,6 +30,8 @@ Reason = Literal[
     "wrong_step",  # a right answer with a wrong step on the way
     "low_accuracy",  # too few continuations of a prefix are correct
     "no_correction",  # the labeler did not write the step as it should be
+    "near_duplicate",  # a problem before it is almost the same
+    "contaminated",  # a problem of a test set is the same, almost the same, or shares an n-gram with it
 ]
 
 

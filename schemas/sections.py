@@ -10,10 +10,12 @@ from schemas.problems import AnswerKind
 from schemas.slots import (
     NO_FILE,
     NONE,
+    AnsweredName,
     Checker,
     DemosName,
     DemosOrNone,
     EngineName,
+    ExplainedOrNone,
     ModelName,
     ModelOrNone,
     Name,
@@ -31,6 +33,7 @@ from schemas.slots import (
     SamplesOrNone,
     SamplingName,
     Section,
+    SolvedName,
 )
 
 
@@ -57,7 +60,7 @@ class ModelRun(Section):
     revision: str | None = None
     path: str = Field(description=f"local directory of a model or of a LoRA adapter, or {NO_FILE}")
     config: dict[str, Any] | None = Field(default=None, description="`model_type` and sizes of a model to initialise")
-    vocabulary: ProblemsOrNone = Field(description="problems whose words make the tokenizer of an initialised model")
+    vocabulary: ExplainedOrNone = Field(description="problems whose words make the tokenizer of an initialised model")
     templates: list[str] = Field(
         default=[], description="shipped templates whose words the tokenizer of an initialised model knows, too"
     )
@@ -173,7 +176,7 @@ class GoldSamplesRun(Section):
 
     writes: ClassVar = ("samples",)
 
-    problems: ProblemsName
+    problems: SolvedName
     style: Literal["natural", "program"] = "natural"
     ending: str = Field(description="appended to each solution; `{answer}` is the gold answer")
     numbered: bool = Field(
@@ -227,7 +230,7 @@ class RewardsRun(Section):
     writes: ClassVar = ("rewards",)
 
     predictions: PredictionsName
-    problems: ProblemsName
+    problems: AnsweredName
 
 
 class EvaluateRun(Section):
@@ -237,7 +240,7 @@ class EvaluateRun(Section):
 
     model: ModelName
     prompts: PromptsName
-    problems: ProblemsName
+    problems: AnsweredName
     engine: EngineName
     greedy: SamplingName
     explore: SamplingName

@@ -11,12 +11,12 @@ from schemas.slots import (
     ModelOrNone,
     Natural,
     Positive,
-    ProblemsName,
     PromptsName,
     PromptsOrNone,
     RewardsOrNone,
     SamplesName,
     Section,
+    SolvedName,
     StepLabelsName,
     StepLabelsOrNone,
 )
@@ -55,7 +55,7 @@ class StepLabelsRun(Section):
     prompts: PromptsOrNone = Field(
         description="the samples' prompts, whose prefill begins their first step; none: for samples that answer none"
     )
-    problems: ProblemsName
+    problems: SolvedName
     rewards: RewardsOrNone = Field(description="verdicts of the samples, where `select` needs them")
     labeler: Literal["judge", "rule", "human"]
     model: ModelOrNone = Field(description="the judge: a `hosted` model")

@@ -7,13 +7,13 @@ from pydantic import Field, model_validator
 
 from schemas.slots import (
     NONE,
+    AnsweredOrNone,
     Checker,
     DemosName,
     ModelName,
     PairsName,
     PairsOrNone,
     Positive,
-    ProblemsOrNone,
     PromptsOrNone,
     ReferenceName,
     SamplingName,
@@ -54,7 +54,7 @@ class Validation(Section):
     """Greedy accuracy during training; the best checkpoint is kept. Never on a test split."""
 
     prompts: PromptsOrNone
-    problems: ProblemsOrNone
+    problems: AnsweredOrNone
     sampling: SamplingName
     every: Positive = Field(default=100, description="steps between validations; the last step is validated too")
     checker: Checker = "auto"

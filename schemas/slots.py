@@ -20,10 +20,13 @@ Natural = Annotated[int, at.Ge(0)]
 
 
 class Slot:
-    """Marks a field that names a run of `table` (`required=False`: or `none`)."""
+    """Marks a field that names a run of `table` (`required=False`: or `none`).
 
-    def __init__(self, table: str, required: bool = True):
-        self.table, self.required = table, required
+    `beside` are further tables of the same run that the stage reads, such as the answers of problems.
+    """
+
+    def __init__(self, table: str, required: bool = True, beside: tuple[str, ...] = ()):
+        self.table, self.required, self.beside = table, required, beside
 
 
 class Entry:
@@ -35,6 +38,10 @@ class Entry:
 
 ProblemsName = Annotated[str, Slot("problems")]
 ProblemsOrNone = Annotated[str, Slot("problems", required=False)]
+AnsweredName = Annotated[str, Slot("problems", beside=("answers",))]
+AnsweredOrNone = Annotated[str, Slot("problems", required=False, beside=("answers",))]
+SolvedName = Annotated[str, Slot("problems", beside=("answers", "solutions"))]
+ExplainedOrNone = Annotated[str, Slot("problems", required=False, beside=("solutions",))]
 PromptsName = Annotated[str, Slot("prompts")]
 PromptsOrNone = Annotated[str, Slot("prompts", required=False)]
 SamplesName = Annotated[str, Slot("samples")]

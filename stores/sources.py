@@ -26,8 +26,9 @@ def run_sources(params: Params) -> list[RunSource]:
     Inputs are followed breadth first until the table appears: the prompts of a pairs run are those of its samples. A
     run that a slot names goes before one that merely was written by the same stage. A run made of others of its own
     table (a union of pairs) is as near to their inputs as they are. Models and training end the walk: what another
-    model was trained on is no source of ids. A run of several samples runs (a step pair's two sides) has the nearest
-    verdicts of each of them, for the farther ones are not those of the nearer samples.
+    model was trained on is no source of ids. What a run writes beside the rows of its own table that it kept may speak
+    of those that it did not keep, so ids are found in its inputs, too. A run of several samples runs (a step pair's two
+    sides) has the nearest verdicts of each of them, for the farther ones are not those of the nearer samples.
     """
     sections = {table: table_runs(params, table) for run_class in _classes(params) for table in run_class.writes}
     inputs = {(section, name): list(_slots(section, name, run)) for section, name, run in stage_runs(params)}
@@ -36,10 +37,18 @@ def run_sources(params: Params) -> list[RunSource]:
         RunSource(table, node[1], input_table, input_run)
         for node, tables in writes.items()
         for input_table, input_runs in _sources(node, inputs, writes, sections).items()
-        for input_run in input_runs
+        for input_run in dict.fromkeys([*input_runs, *_own_inputs(node, inputs, writes, input_table)])
         for table in tables
         if table != input_table
     ]
+
+
+def _own_inputs(
+    node: _Node, inputs: dict[_Node, list[tuple[str, str]]], writes: dict[_Node, tuple[str, ...]], table: str
+) -> list[str]:
+    """The runs of a table that a run which writes this table too is made of: it may not have kept all of their rows."""
+    kept = table in writes[node] and table not in _ENDS
+    return [run for other, run in inputs[node] if kept and other == table]
 
 
 def _classes(params: Params) -> set[type[Section]]:

@@ -55,6 +55,7 @@ demos_union: {}
 pairs_outcome:
   own: {samples: own, rewards: own, gold: none, k: 1}
 pairs_union: {}
+quality: {}
 pairs_step: {}
 pairs_import: {}
 reference:

@@ -46,6 +46,7 @@ PARAMS: dict[str, Any] = {
     "seed": 0,
     "sampling": {"explore": {"temperature": 1.0, "max_new_tokens": 32}},
     "problems": {"train": {"source": "arithmetic", "path": "data/none", "split": "train", "limit": 2, "steps": [1, 2]}},
+    "quality": {},
     "models": {"base": {"path": "data/none", "vocabulary": "none", "script": ["8"]}},
     "prompts": {
         "train": {

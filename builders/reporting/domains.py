@@ -7,7 +7,16 @@ from typing import Any
 from schemas.params import Params, RunInput, run_inputs
 from schemas.sections import ProblemsRun
 
-_NO_TRAINING = ("vocabulary", "watch", "validation", "reference", "steps_from", "demo_samples", "demo_problems")
+_NO_TRAINING = (
+    "vocabulary",
+    "watch",
+    "validation",
+    "reference",
+    "steps_from",
+    "demo_samples",
+    "demo_problems",
+    "against",
+)
 """Slots, or their first parts, through which a model learns nothing of the problems behind them."""
 
 
@@ -55,7 +64,7 @@ def trained_on(params: Params, model: str) -> set[str]:
     while level:
         seen |= level
         level = {node for run in level for node in _behind(inputs.get(run, []))} - seen
-    return {name for table, name in seen if table == "problems"}
+    return {name for table, name in seen if table == "problems" and name in params.problems}
 
 
 def _behind(edges: list[RunInput]) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""Texts that are alike: normalised words, MinHash sketches, near-duplicates, shared n-grams: functions of arrays."""
