@@ -65,6 +65,7 @@ def query(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter's value; can be repeated.")
     ] = None,
+    rev: RevOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Answers a named query: those of Pairwright, and the .sql files in this project's `queries/`."""
@@ -75,7 +76,7 @@ def query(
         print(printable(listing(named_queries(Path()).values())))
         return
     named = find(Path(), name)
-    with Store.open(guard=not named.shipped) as store:
+    with Store.open(guard=not named.shipped, rev=rev) as store:
         result = store.query(name, **named.parsed(settings or []))
         print_rows(result.columns, result.fetchall(), format)
 

@@ -56,6 +56,7 @@ pairs_outcome:
   own: {samples: own, rewards: own, gold: none, k: 1}
 pairs_union: {}
 quality: {}
+export: {}
 pairs_step: {}
 pairs_import: {}
 reference:

@@ -80,6 +80,13 @@ def test_the_printed_params_parse() -> None:
     assert printed_params("questions.csv").problems["mine"].licence == "CC-BY-4.0"
 
 
+def test_the_printed_quality_run_parses() -> None:
+    (block,) = [yaml.safe_load(block) for block in blocks("yaml") if "against:" in block]
+    generated = {"source": "arithmetic", "path": "data/none", "split": "train", "limit": 2, "steps": [1, 2]}
+    params = parse_params(yaml.safe_dump(EMPTY | {"problems": {"train": generated, "test": generated}} | block))
+    assert params.quality["train_clean"].against.runs == ["test"]
+
+
 def test_the_printed_judge_is_one() -> None:
     (block,) = [yaml.safe_load(block) for block in blocks("yaml") if "labeler: judge" in block]
     run = StepLabelsRun.model_validate(block["step_labels"]["wrong"])

@@ -15,6 +15,7 @@ from stores.named import SHIPPED, named_queries, parse
 from stores.run_log import RunLog
 from stores.store import Store
 from tests import small_store
+from tests.versions import Project
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.sql"))
 RUNNER = CliRunner()
@@ -371,3 +372,16 @@ def test_texts_in_defaults_and_queries_are_no_parameters(tmp_path: Path) -> None
     assert query.parsed(["b=false", "a=x=y"]) == {"b": False, "a": "x=y"}
     with pytest.raises(ValueError, match="--set b=no: give true or false"):
         query.parsed(["b=no"])
+
+
+def test_a_query_of_another_version(workspace: Path) -> None:
+    small_store.build(workspace)
+    project = Project(workspace)
+    project.commit("first", tag="v1.0")
+    draw([["correct"], ["wrong"]])
+    own("long_samples", OWN)
+    now, then = (json.loads(run("accuracy", *rev, "--format", "json")) for rev in ([], ["--rev", "v1.0"]))
+    assert (now[0]["n_samples"], then[0]["n_samples"]) == (2, 6)
+    assert len(json.loads(run("long_samples", "--rev", "v1.0", "--format", "json"))) == 2
+    with Store.open(rev="v1.0") as store:
+        assert {name: store.query(name).columns for name in NAMES}.keys() == set(NAMES)

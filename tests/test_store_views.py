@@ -245,6 +245,8 @@ pairs_union:
   nested: {a: part, b: q, c: none, d: none, problems: none}
   part: {a: p, b: none, c: none, d: none, problems: test}
 pairs_step: {}
+quality: {}
+export: {}
 pairs_import: {}
 reference: {p: {pairs: p, model: m1}}
 sft:

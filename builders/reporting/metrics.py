@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from builders.reporting.domains import domain_matrix
+from builders.reporting.quality import QUALITY_DEFINITIONS, measure_quality
 from builders.reporting.statistics import Paired, wilson
 from builders.reporting.steps import NOT_BUILT, STEP_DEFINITIONS, measure_steps
 from builders.reporting.views import report_rows, report_sql, strings
@@ -41,6 +42,7 @@ DEFINITIONS = {
     "pairs ordered": "share of pairs whose chosen span has the higher reference log-prob (the two share a prompt)",
     "log-prob": "mean over pairs of the summed log-prob of a span under the model in training, in nats",
     **STEP_DEFINITIONS,
+    **QUALITY_DEFINITIONS,
 }
 
 
@@ -56,6 +58,7 @@ def measure(duck: Duck, params: Params, missing: list[tuple[str, str]]) -> dict[
         "orders": {key: row["verdict"] for key, row in comparisons.items()},
         "likelihood": _by_run(duck, "likelihood"),
         **measure_steps(duck, params),
+        "quality": measure_quality(duck, params),
         "lengths": _lengths(duck),
         "funnel": _funnel(duck, params, missing),
         "not_built": [f"{section}.{name}" for section, name in missing],

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from builders.reporting import step_tables, tables
+from builders.reporting import quality, step_tables, tables
 from builders.reporting.markup import Markup, fragment, inline_svg, interval_bar, table, tag
 from builders.reporting.metrics import DEFINITIONS, comparison_key
 from schemas.params import Params
@@ -47,6 +47,7 @@ def render(contents: Contents) -> str:
         "Accuracy by steps": tables.group_table(metrics["models"], "steps"),
         "Accuracy by level": tables.group_table(metrics["models"], "level"),
         "Accuracy by subject": tables.group_table(metrics["models"], "subject"),
+        "Quality of problems": quality.quality_tables(metrics["quality"]),
         "Token lengths": tables.length_table(metrics["lengths"]),
         "Likelihood": tables.likelihood_table(metrics["likelihood"]),
         "Judging of pairs": step_tables.judging_table(metrics["judging"]),

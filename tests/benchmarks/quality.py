@@ -3,8 +3,8 @@
     python -m tests.benchmarks.quality --rows 1000000 --json
 
 Questions have about 50 words of a vocabulary with Zipf's law, as GSM8K's. Of 100 rows one is an exact copy of an
-earlier one in capitals, two are near copies (one word replaced), and one is a test problem with one word replaced; it is
-counted how many are found. The peak is that of the largest process; workers (`PAIRWRIGHT_WORKERS`) hold one part each.
+earlier one in capitals, two are near copies (one word replaced), and one is a test problem with one word replaced; it
+is counted how many are found. The peak is that of the largest process (workers, `PAIRWRIGHT_WORKERS`, hold one part).
 """
 
 import argparse
