@@ -19,6 +19,7 @@ from builders.model_files import ADAPTER, adapter_of, write_record
 from schemas.sections import ModelRun
 from schemas.slots import NO_FILE
 from stores.paths import run_dir
+from stores.release_files import PROVENANCE
 from stores.stage import Stage, run_stage
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def copy_model(source: Path, directory: Path, trust_remote_code: bool, where: st
     patterns = _FILES + (_CODE if trust_remote_code else ())
     names = {path.name for pattern in patterns for path in source.glob(pattern) if path.is_file()}
     names -= {_ADAPTER_CONFIG, _ADAPTER_WEIGHTS}  # beside a model's own weights, transformers would add the adapter
+    names -= {PROVENANCE}  # of a model that was published from here: no part of the model
     _check_model(source, sorted(names), where)
     for name in sorted(names):
         shutil.copyfile(source / name, directory / name)

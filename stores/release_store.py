@@ -5,6 +5,7 @@ over all its runs and with texts. A config is fetched when a query first names i
 """
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
@@ -74,6 +75,10 @@ class ReleaseStore(Store):
     def check(self, deep: bool = False) -> NoReturn:
         """Raises ValueError: a release has no tables to check. Its files are always checked when they are read."""
         self._refuse("`check`")
+
+    def diff(self, old: str, new: str = "", tables: Sequence[str] = (), runs: Sequence[str] = ()) -> NoReturn:
+        """Raises ValueError: versions are compared in the repository that releases are made from."""
+        self._refuse("`diff`")
 
     def show(self, identity: str, run: str | None = None) -> NoReturn:
         """Raises ValueError: a release has no lineage to show."""

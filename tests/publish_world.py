@@ -74,7 +74,7 @@ def card(configs: Sequence[str], licence: str) -> str:
             for name in configs
         ],
     }
-    return f"---\n{yaml.safe_dump(front)}---\n\n# Pairs\n"
+    return f"---\n{yaml.safe_dump(front)}---\n\n# Pairs\n\n<!-- revision -->None yet.<!-- /revision -->\n"
 
 
 class Project:

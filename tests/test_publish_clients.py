@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tests import export_world
 from tests.conftest import REPOSITORY
 from tests.hub_api import READ, WRITE, Fault, Hub, hub
 from tests.publish_world import Project, pairs, rewards
@@ -92,8 +95,38 @@ def test_datasets_loads_and_streams_all_configs_of_a_tag(
     assert client.publish("--tag", "v1.0", "--private")[0] == 0
     project.release({"pairs": [pairs(1)], "rewards": [rewards(1)]})
     assert client.publish("--tag", "v1.1")[0] == 0
-    found = json.loads(client("-c", LOAD, NAME, "v1.0", how).splitlines()[-1])
-    assert found == {"pairs": [*TWO["pairs"][0], *TWO["pairs"][1]], "rewards": list(TWO["rewards"][0]), "default": 60}
+    expected = {"pairs": [*TWO["pairs"][0], *TWO["pairs"][1]], "rewards": list(TWO["rewards"][0]), "default": 60}
+    for how in ("load", "stream"):
+        assert json.loads(client("-c", LOAD, NAME, "v1.0", how).splitlines()[-1]) == expected
+
+
+ASK = """
+import json, sys
+from stores.store import Store
+with Store.open(sys.argv[1], guard=True) as store:
+    print(json.dumps({c: store.sql(f"select * from {c}").to_arrow().to_pylist() for c in store.configs}, default=str))
+"""
+
+
+def test_what_export_writes_is_what_is_loaded(server: Hub, workspace: Path, tmp_path: Path) -> None:
+    made, client = Project(workspace), Client(server, tmp_path / "home")
+    export_world.build()
+    release = export_world.release()
+    made.track(release.as_posix())
+    code, said = client.publish("--release", release.name, "--tag", "v1.0")
+    assert code == 0, said
+    configs = json.loads((release / "provenance.json").read_text())["configs"]
+    assert len(configs) == 6
+    expected = {}
+    for config, found in configs.items():
+        rows = pa.concat_tables(pq.read_table(release / path) for path in found["files"]).to_pylist()
+        expected[config] = json.loads(json.dumps(rows, default=str))
+    loaded = json.loads(client("-c", LOAD, NAME, "v1.0", "load").splitlines()[-1])
+    assert {config: loaded[config] for config in configs} == expected
+    assert json.loads(client("-c", ASK, f"hf://{NAME}@v1.0")) == expected
+    card = server.repositories.content(*REPO, "README.md").decode()
+    assert f'load_dataset("{NAME}"' in card
+    assert made.git("rev-parse", "HEAD") in card
 
 
 API = """

@@ -137,7 +137,7 @@ def test_a_misspelt_config_fetches_nothing(server: Hub) -> None:
 
 def test_what_a_release_cannot_do_names_its_revision(server: Hub) -> None:
     store = Store.open(f"hf://{NAME}@v1.0")
-    for act in (store.check, lambda: store.show("0" * 16), lambda: store.files):
+    for act in (store.check, lambda: store.show("0" * 16), lambda: store.diff("a", "b"), lambda: store.files):
         with pytest.raises(ValueError, match=rf"is a published release, without .*{store.revision} \(--rev\)"):
             act()
 

@@ -55,7 +55,7 @@ def publish(
     _refuse_together(merge=merge, licence=licence)
     from builders.publishing.release import release_content, snapshot_of
 
-    content = release_content(snapshot_of(Path(), rev), release, test_answers)
+    content = release_content(snapshot_of(Path(), rev), release, test_answers, repository)
     _publish(repository, content, tag, private, dry_run, replace)
 
 

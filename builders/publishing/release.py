@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from builders.exporting.card_text import stamped
 from builders.exporting.licences import laxer
 from builders.publishing.plans import Content, Local, local, with_provenance
-from builders.publishing.stamp import stamped_card
 from stores.git import Repository
 from stores.release_files import CARD, PROVENANCE, check_file, data_files, parse_provenance
 from stores.revisions import Snapshot
@@ -40,8 +40,12 @@ def data_revision(snapshot: Snapshot) -> str:
     return Repository(snapshot.root).last_change(snapshot.commit, DECIDING)
 
 
-def release_content(snapshot: Snapshot, name: str | None = None, test_answers: bool = False) -> Content:
+def release_content(
+    snapshot: Snapshot, name: str | None = None, test_answers: bool = False, repository: str | None = None
+) -> Content:
     """A release (default: the only one), every file checked against the SHA-256 of its provenance.
+
+    The card shows how to load it from `repository`.
 
     Raises ValueError for an unknown release, one that is not built or whose files are damaged, a licence that is laxer
     than that of a source, and one with gold answers of test splits unless `test_answers` allows it.
@@ -57,7 +61,7 @@ def release_content(snapshot: Snapshot, name: str | None = None, test_answers: b
             raise ValueError(f"{place}/{path} is missing; rebuild it with `dvc repro export@{name}`")
         check_file(files[path], sha256, f"{place}/{path}", f"rebuild it with `dvc repro -f export@{name}`")
     revision = data_revision(snapshot)
-    card = stamped_card(files[CARD].read_text(encoding="utf-8"), revision)
+    card = stamped(files[CARD].read_text(encoding="utf-8"), revision, repository)
     sent: dict[str, Local] = {path: local(at) for path, at in files.items() if path not in (CARD, PROVENANCE)}
     sent[CARD] = local(card.encode())
     title = f"Release {name} at revision {revision[:12]}"
