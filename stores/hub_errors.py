@@ -21,7 +21,7 @@ def hub_errors(what: str, endpoint: str, token: str | bool | None = None) -> Ite
 
     try:
         yield
-    except (HTTPError, InvalidURL, OSError, RuntimeError, UnicodeEncodeError) as error:
+    except (HTTPError, InvalidURL, OSError, RuntimeError, ValueError) as error:
         secret = token if isinstance(token, str) else get_token()
         reason = explain(error, endpoint, logged_in=bool(secret))
         line = f"{what}: {reason}"

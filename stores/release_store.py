@@ -88,8 +88,12 @@ class ReleaseStore(Store):
         made = f"the Git revision that it was made from, {self.revision}" if self.revision else "its own Git repository"
         raise ValueError(f"{self.release.url} is a published release, without {what}; use {made} (--rev)")
 
+    def views_in(self, duck: Duck, schema: str | None = None) -> Views:
+        """The configs as views in a connection that may have those of other versions, too, each in a schema."""
+        return _ConfigViews(duck, self.release, self.guard, schema)
+
     def _connect(self) -> Views:
-        return _ConfigViews(self._duck(), self.release, self.guard)
+        return self.views_in(self._duck())
 
     def _decisive_files(self, table: str, run: str | None) -> list[Path]:
         """All files that decide what `dataset` holds."""
@@ -105,20 +109,26 @@ class ReleaseStore(Store):
 
 
 class _ConfigViews(Views):
-    """One view per config, made when a query names it. With `guard` they read through Arrow: DuckDB opens nothing."""
+    """One view per config, made when a query names it. With `guard` they read through Arrow: DuckDB opens nothing.
 
-    def __init__(self, duck: Duck, release: HubRelease, guard: bool):
-        self.duck, self.release, self.guard = duck, release, guard
+    With a `schema` they are in it, and made for queries that name it.
+    """
+
+    def __init__(self, duck: Duck, release: HubRelease, guard: bool, schema: str | None):
+        self.duck, self.release, self.guard, self.schema = duck, release, guard, schema
         self._missing = set(release.provenance["configs"])
+        if schema:
+            duck.execute(f'create schema if not exists "{schema}"')
 
     def provide(self, query: str) -> None:
-        """Makes the views that a query's text names; of those that it does not, only what is cached already.
+        """Makes the views that a query's text names; where it names none, those whose files are cached already.
 
         Raises ValueError for a config that cannot be fetched, or is damaged.
         """
         words, known = set(re.findall(r"\w+", query.lower())), self.release.provenance["configs"]
+        named = words if self.schema is None else set(_in_schema(self.schema, query))
         for name in known:
-            if name in words or (words.isdisjoint(known) and self.release.is_cached(name)):
+            if name in named or (words.isdisjoint(known) and self.release.is_cached(name)):
                 self._make(name)
 
     def provide_rest(self) -> bool:
@@ -129,7 +139,8 @@ class _ConfigViews(Views):
         if name not in self._missing:
             return
         files = [str(path) for path in self.release.files(name)]
-        self.duck.execute(f'create view "{name}" as select * from {self._source(name, files)}')
+        place = f'"{self.schema}".' if self.schema else ""
+        self.duck.execute(f'create view {place}"{name}" as select * from {self._source(name, files)}')
         self._missing.discard(name)
 
     def _source(self, name: str, files: list[str]) -> str:
@@ -137,5 +148,11 @@ class _ConfigViews(Views):
             return f"read_parquet([{', '.join(map(literal, files))}])"
         import pyarrow.dataset as pads
 
-        self.duck.con.register(f"{name}@release", pads.dataset(files, format="parquet"))
-        return f'"{name}@release"'
+        registered = f"{self.schema or ''}/{name}@{self.release.commit}"
+        self.duck.con.register(registered, pads.dataset(files, format="parquet"))
+        return f'"{registered}"'
+
+
+def _in_schema(schema: str, query: str) -> list[str]:
+    """The names that a query takes from a schema."""
+    return re.findall(rf'\b{re.escape(schema.lower())}"?\s*\.\s*"?(\w+)', query.lower())

@@ -17,10 +17,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 RELEASE = {"pairs": [pairs(3)], "rewards": [rewards(4)]}
 
 
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = Project(tmp_path_factory.mktemp("committed"))
+    made.release(RELEASE)
+    return made
+
+
 @pytest.fixture
-def server(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def server(committed: Project, tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A Hub that the client of this process asks, with a token that may write; and a release in the checkout."""
-    Project(workspace).release(RELEASE)
+    committed.copy(workspace)
     with hub(tmp_path / "hub") as running:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))

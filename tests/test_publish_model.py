@@ -1,9 +1,6 @@
 """Publishing models: weights or a LoRA adapter alone, with a card of their lineage; transformers loads them again."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,14 @@ from huggingface_hub import HfApi
 
 import tests.training_world as world
 from builders.model_files import TRAINED_ADAPTER, load_model, read_record, write_record
+from builders.models import copy_model
 from builders.publishing.hub_repository import HubRepository
 from builders.publishing.model import model_content
 from builders.publishing.plans import Content
 from builders.publishing.publishing import publish
-from tests.conftest import REPOSITORY
 from tests.hub_api import WRITE, Hub, hub
 from tests.publish_world import Project
+from tests.test_publish_clients import Client
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # in huggingface_hub, of httpx2
 LORA = {"preference.dpo.lora": {"rank": 4}, "preference.dpo.optimizer.lr": 0.05}
@@ -98,14 +96,8 @@ with torch.no_grad():
 
 def loaded(server: Hub, cache: Path, name: str, kind: str) -> tuple[list[int], torch.Tensor]:
     """Token ids and logits of a published model, as transformers gives them in a process of its own."""
-    environment = os.environ | {
-        "HF_ENDPOINT": server.endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": WRITE,
-        "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(REPOSITORY),
-    }  # fmt: skip
-    command = [sys.executable, "-c", LOAD, name, kind]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    ids, logits = map(json.loads, done.stdout.splitlines()[-2:])
+    done = Client(server, cache)("-c", LOAD, name, kind)
+    ids, logits = map(json.loads, done.splitlines()[-2:])
     return ids, torch.tensor(logits)
 
 
@@ -162,6 +154,30 @@ def test_merged_weights_are_what_was_trained(project: Project, server: Hub, tmp_
     assert provenance["revision"] == project.git("rev-parse", "HEAD")
     assert provenance["fingerprint"] == read_record(Path("data/models/dpo"))["fingerprint"]
     assert [step["run"] for step in provenance["made_from"]] == ["dpo", "tiny"]
+
+
+@pytest.mark.slow
+def test_the_command_publishes_a_model(project: Project, server: Hub, tmp_path: Path) -> None:
+    client = Client(server, tmp_path / "home")
+    out = client("-m", "stores", "publish", "team/dpo", "--model", "dpo", "--merge", "--tag", "v1.0")
+    assert out.splitlines()[-1] == f"published: {server.endpoint}/team/dpo"
+    assert server.repositories.refs("models", "team/dpo")["tags"]
+    refused = client.start("-m", "stores", "publish", "team/dpo", "--model", "dpo", "--test-answers")
+    with refused:
+        _, err = refused.communicate()
+    assert err == "pairwright: --test-answers does not go with --model; leave it out\n"
+
+
+@pytest.mark.slow
+def test_a_model_that_comes_back_has_the_same_fingerprint(project: Project, server: Hub, tmp_path: Path) -> None:
+    send(server, "dpo", merge=True)
+    there, here = tmp_path / "there", tmp_path / "here"
+    here.mkdir()
+    for path in server.repositories.files("models", "team/dpo"):
+        (there / path).parent.mkdir(parents=True, exist_ok=True)
+        (there / path).write_bytes(server.repositories.content("models", "team/dpo", path))
+    copy_model(there, here, False, "hub")
+    assert write_record(here, {"source": "hub"}) == read_record(Path("data/models/dpo"))["fingerprint"]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi
 from builders.publishing.hub_repository import HubRepository
 from builders.publishing.publishing import publish
 from builders.publishing.release import release_content, snapshot_of
+from stores.duck import Duck
 from stores.store import Store
 from tests.hub_api import WRITE, Hub, hub
 from tests.publish_world import Project, pairs, rewards
@@ -69,6 +70,15 @@ def test_configs_are_views_and_only_what_is_asked_is_fetched(server: Hub, publis
         assert store.revision == published[1]
     with Store.open(rev=f"hf://{NAME}") as store:
         assert store.sql("select count(*) from pairs").fetchall() == [(4,)]
+
+
+def test_two_versions_are_schemas_of_one_connection(server: Hub) -> None:
+    old, new = (Store.open(f"hf://{NAME}{version}") for version in ("@v1.0", ""))
+    with Duck() as duck:
+        for store, schema in ((old, "v1_0"), (new, "r_main")):
+            store.views_in(duck, schema).provide("select count(*) from v1_0.pairs, r_main.pairs")  # type: ignore[attr-defined]
+        query = "select (select count(*) from v1_0.pairs) as old, (select count(*) from r_main.pairs) as new"
+        assert duck.table(query).to_pylist() == [{"old": 6, "new": 4}]
 
 
 def test_it_describes_itself(server: Hub) -> None:

@@ -72,8 +72,8 @@ def _publish(repository: str, content: "Content", tag: str | None, private: bool
     repo = HubRepository(repository, content.kind)
     if not dry_run:
         done = publish(repo, content, tag, private, replace, say=lambda line: print(printable(line), flush=True))
-        at = f"@{done.tag}" if done.tag else ""
-        print(f"{'published' if done.made_commit else 'nothing to send'}: {done.url}  (hf://{repository}{at})")
+        opened = f"  (hf://{repository}{f'@{done.tag}' if done.tag else ''})" if content.kind == "dataset" else ""
+        print(f"{'published' if done.made_commit else 'nothing to send'}: {done.url}{opened}")
         return
     for line in preview(repo, content, tag, private, replace):
         print(printable(line))
