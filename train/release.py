@@ -9,7 +9,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,21 +47,14 @@ class Provenance(BaseModel):
     configs: dict[str, Config]
 
 
-class Published(NamedTuple):
-    """Where a release was fetched from: the tag, branch or commit that was asked for, and the Hub's commit."""
-
-    repo: str
-    revision: str
-    commit: str
-
-
 class Release:
-    """An opened release directory. `name` is the user's for it; `run`, the one to train from, if the user chose one.
+    """An opened release directory. `name` is the user's for it; `run`, the one to train from, if the user chose one;
+    `published`, the Hub's commit that it was fetched from, if it was.
 
     Raises ValueError for a directory that is no release, or one of a newer format.
     """
 
-    def __init__(self, directory: Path, name: str, run: str | None = None, published: Published | None = None):
+    def __init__(self, directory: Path, name: str, run: str | None = None, published: str | None = None):
         self.directory, self.name, self.run, self.published = directory, name, run, published
         self.provenance = _read_provenance(directory)
         self.remedy = (
@@ -80,7 +73,7 @@ class Release:
             raise ValueError(f"{address}: say which version, as in `{_HUB}{repo}@v1.0`")
         wanted = [PROVENANCE, *(f"{config}/*.parquet" for configs in _CONFIGS.values() for config in configs)]
         directory = download(repo, "dataset", revision, wanted, f"--data {address}")
-        return cls(directory, address, run, Published(repo, revision, directory.name))
+        return cls(directory, address, run, directory.name)
 
     def runs(self, table: str) -> dict[str, str]:
         """Run of a table -> the config that holds it."""
@@ -128,13 +121,14 @@ class ReleaseRun:
     def __init__(self, release: Release, table: str, run: str):
         self.release, self.run, self.config = release, run, release.runs(table)[run]
         self.name, self.shorten = f"{release.name}: {table} run '{run}'", "train from a release without it"
-        provenance, published = release.provenance, release.published
+        published = release.published
         self.record: dict[str, Any] = {
             "table": table,
             "run": run,
-            "texts": provenance.configs[self.config].texts,
-            "revision": provenance.revision,
-            "release": published and published._asdict(),
+            "texts": release.provenance.configs[self.config].texts,
+            "revision": release.provenance.revision,
+            "release": release.name if published else None,
+            "release_commit": published,
         }
         self._prompts: dict[str, Asked] = {}
 
@@ -153,14 +147,15 @@ class ReleaseRun:
         shards = [_open(path, columns) for path in self.release.shards(self.config)]
         order = self._order(shards, key)
         wanted = order[spread(len(order), limit)]
-        place = {int(number): i for i, number in enumerate(wanted)}
-        rows: list[dict[str, Any]] = [{}] * len(wanted)
+        places = np.argsort(wanted)  # rows come as they lie; a place is where a row belongs
+        numbers, rows = wanted[places], [dict[str, Any]()] * len(wanted)
         for start, batch in _batches(shards, columns):
-            numbers = np.intersect1d(wanted, np.arange(start, start + len(batch)))
-            for number, row in zip(numbers.tolist(), batch.take(numbers - start).to_pylist(), strict=True):
-                rows[place[number]] = row
+            first, last = np.searchsorted(numbers, (start, start + len(batch)))
+            few = batch.take(pa.array(numbers[first:last] - start)).to_pylist()
+            for place, row in zip(places[first:last].tolist(), few, strict=True):
                 asked = Asked(row.pop("messages"), row.pop("prefill"), row.pop("rendering"))
                 self._prompts.setdefault(row["prompt_id"], asked)
+                rows[place] = row
         return rows
 
     def _order(self, shards: list[pq.ParquetFile], key: tuple[str, str]) -> np.ndarray:
