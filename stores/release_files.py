@@ -38,7 +38,9 @@ def parse_provenance(text: str | bytes, where: str) -> dict[str, Any]:
         raise ValueError(f"{where}: no provenance of a release ({error})") from None
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
-        reason = f"format {found}, and this version reads {FORMAT}" if isinstance(found, int) else "no `format`"
+        reason = (
+            f"format {found}, and this version reads {FORMAT}; update it" if isinstance(found, int) else "no `format`"
+        )
         raise ValueError(f"{where}: no provenance of a release that this version reads ({reason})")
     configs = content.get("configs")
     if not isinstance(configs, dict):

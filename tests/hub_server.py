@@ -12,13 +12,12 @@ COMMIT = "0123456789" * 4
 
 
 @contextmanager
-def hub_server(files: dict[str, dict[str, bytes]], tag: str = "main") -> Iterator[str]:
-    """Serves `{"models/owner/name": {path: content}}` at one commit, which `tag` names; yields the endpoint."""
+def hub_server(files: dict[str, dict[str, bytes]]) -> Iterator[str]:
+    """Serves `{"models/owner/name": {path: content}}` at one commit; yields the endpoint."""
 
     served = {}
     for repo, contents in files.items():
         served[f"/api/{repo}/tree/{COMMIT}"] = json.dumps(_tree(contents)).encode()
-        served[f"/api/{repo}/revision/{tag}"] = json.dumps({"id": repo, "sha": COMMIT}).encode()
         base = f"/{repo.removeprefix('models/')}/resolve/{COMMIT}"
         served |= {f"{base}/{path}": content for path, content in contents.items()}
 

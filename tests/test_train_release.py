@@ -1,11 +1,13 @@
 """Training from a release directory: the same bits as from the tables, and what the model's record says of it."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 
 import train.preference
 import train.reference
@@ -16,8 +18,7 @@ from schemas import Demo, Prompt, ReferenceLogprob, Sample
 from stores.stage import Stage, execute
 from tests import step_training_world
 from tests import training_world as world
-from tests.hub_server import COMMIT as HUB_COMMIT
-from tests.hub_server import directory_files, hub_server
+from tests.hub_api import WRITE, Hub, hub
 from tests.release_world import COMMIT, export, provenance, rewrite
 from tests.training_world import rows, run, weights
 from train.release import Release
@@ -123,7 +124,7 @@ def test_the_record_of_a_model_names_what_it_was_trained_on(workspace):
     from_release(workspace, "preference.dpo", release)
     texts = provenance(release)["configs"]["pairs"]["texts"]
     assert read_record(workspace / "data/models/dpo")["provenance"]["data"] == {
-        "table": "pairs", "run": "sums", "texts": texts, "revision": COMMIT, "release": None, "release_commit": None,
+        "table": "pairs", "run": "sums", "texts": texts, "revision": COMMIT, "release": None,
     }  # fmt: skip
 
 
@@ -232,23 +233,30 @@ def test_a_limit_takes_the_pairs_that_it_takes_of_the_table(workspace, limit, ta
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return monkeypatch
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub that the real client asks, with an empty cache of its own."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with hub(tmp_path / "hub") as running:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", running.endpoint)
+        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield running
 
 
-def test_a_published_release_is_fetched_by_its_tag_and_named_in_the_record(workspace, hub):
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # in huggingface_hub, of httpx2
+def test_a_published_release_is_fetched_by_its_tag_and_named_in_the_record(workspace, server, tmp_path, monkeypatch):
     world.build(workspace)
-    release = export(workspace, {"pairs": ["sums"]})
-    (release / "samples").mkdir()
-    (release / "samples/train-00000-of-00001.parquet").write_bytes(b"not wanted")
-    files = {"datasets/org/sums": directory_files(release)}
-    with hub_server(files, tag="v1.0") as endpoint:
-        hub.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-        url = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        hub.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url)
-        from_release(workspace, "preference.dpo", "hf://org/sums@v1.0")
+    release = export(workspace, {"pairs": ["sums"], "samples": ["drawn"]})
+    api = HfApi(endpoint=server.endpoint, token=WRITE)
+    api.create_repo("team/sums", repo_type="dataset")
+    commit = api.upload_folder(repo_id="team/sums", repo_type="dataset", folder_path=release).oid
+    api.create_tag("team/sums", repo_type="dataset", tag="v1.0")
+    shutil.rmtree(release)
+    from_release(workspace, "preference.dpo", "hf://team/sums@v1.0")
     data = read_record(workspace / "data/models/dpo")["provenance"]["data"]
-    assert (data["release"], data["release_commit"], data["revision"]) == ("hf://org/sums@v1.0", HUB_COMMIT, COMMIT)
-    assert not list((workspace.parent / "hub").rglob("samples"))
-    from_release(workspace, "preference.dpo", "hf://org/sums@v1.0")  # from the cache, without a server
+    assert data["release"] == {"repo": "team/sums", "revision": "v1.0", "commit": commit}
+    assert data["revision"] == COMMIT
+    assert not list((tmp_path / "cache").rglob("samples"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    from_release(workspace, "preference.dpo", "hf://team/sums@v1.0")  # from the cache

@@ -1,28 +1,26 @@
-"""The texts of a release directory, on a machine that need have neither DVC nor DuckDB.
+"""The texts of a release, on a machine that need have neither DVC nor DuckDB.
 
 A release is what the export stage, `pairwright materialize` and `pairwright publish` write: Parquet shards per config,
 and `provenance.json`, which says where they come from. A published one (`hf://ORG/NAME@v1.0`) is fetched into the Hub's
 own cache. Every shard is compared with its SHA-256 in `provenance.json` before a row of it is read.
 """
 
-import hashlib
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, Field, ValidationError
 
-from builders.hub import download
+from stores.hub_release import SCHEME, is_hub_url, open_hub_release
+from stores.release_files import PROVENANCE, data_files, parse_provenance
+from stores.verified import damaged
 from train.texts import Asked, PairText, Span, Text, spread
 
-FORMAT = 1
-PROVENANCE = "provenance.json"
-_HUB = "hf://"
 _CONFIGS = {"pairs": ("pairs", "step_pairs"), "demos": ("demos",)}
 """Table -> the configs that hold its runs."""
 _PROMPT = ("run", "prompt_id", "messages", "prefill", "rendering")
@@ -31,54 +29,40 @@ _PAIRS = (*_PROMPT, "rank", "chosen", "rejected", *_SIDES)
 _DEMOS = (*_PROMPT, "sample_id", "completion", "eos")
 
 
-class Config(BaseModel):
-    """What `provenance.json` says of a config; `texts` is a hash over all of its texts."""
-
-    runs: list[str]
-    texts: str | None = None
-    files: Annotated[dict[str, str], Field(min_length=1)]
-
-
-class Provenance(BaseModel):
-    """What is read of `provenance.json`. `revision`: the commit whose data it is."""
-
-    format: int
-    revision: str | None = None
-    configs: dict[str, Config]
-
-
 class Release:
-    """An opened release directory. `name` is the user's for it; `run`, the one to train from, if the user chose one;
-    `published`, the Hub's commit that it was fetched from, if it was.
-
-    Raises ValueError for a directory that is no release, or one of a newer format.
+    """An opened release. `name` is the user's for it; `files` gives a config's shards, once they are verified; `run` is
+    the one to train from, if the user chose one; `published` says where it was fetched from, if it was.
     """
 
-    def __init__(self, directory: Path, name: str, run: str | None = None, published: str | None = None):
-        self.directory, self.name, self.run, self.published = directory, name, run, published
-        self.provenance = _read_provenance(directory)
-        self.remedy = (
-            f"remove {directory} from the Hub's cache to fetch it again"
-            if published
-            else "copy the release again, or write it anew with `pairwright materialize`"
-        )
+    def __init__(
+        self,
+        name: str,
+        provenance: dict[str, Any],
+        files: Callable[[str], list[Path]],
+        run: str | None = None,
+        published: dict[str, str] | None = None,
+    ):
+        self.name, self.files, self.run, self.published = name, files, run, published
+        self.revision, self.configs = provenance.get("revision"), provenance["configs"]
 
     @classmethod
     def open(cls, address: str, run: str | None = None) -> "Release":
-        """A directory, or a published release as `hf://ORG/NAME@VERSION`."""
-        if not address.startswith(_HUB):
-            return cls(Path(address), address, run)
-        repo, _, revision = address.removeprefix(_HUB).partition("@")
-        if not revision:
-            raise ValueError(f"{address}: say which version, as in `{_HUB}{repo}@v1.0`")
-        wanted = [PROVENANCE, *(f"{config}/*.parquet" for configs in _CONFIGS.values() for config in configs)]
-        directory = download(repo, "dataset", revision, wanted, f"--data {address}")
-        return cls(directory, address, run, directory.name)
+        """A directory, or a published release as `hf://ORG/NAME@VERSION`.
+
+        Raises ValueError for what is no release, and for one of a format that is not read here.
+        """
+        if is_hub_url(address):
+            found = open_hub_release(address)
+            published = {"repo": found.name, "revision": address.partition("@")[2] or "main", "commit": found.commit}
+            return cls(address, found.provenance, found.files, run, published)
+        directory = Path(address)
+        provenance = _read_provenance(directory)
+        return cls(address, provenance, partial(_verified, directory, provenance), run)
 
     def runs(self, table: str) -> dict[str, str]:
         """Run of a table -> the config that holds it."""
-        configs = self.provenance.configs
-        return {run: config for config in _CONFIGS[table] if config in configs for run in configs[config].runs}
+        held = (config for config in _CONFIGS[table] if config in self.configs)
+        return {run: config for config in held for run in self.configs[config].get("runs", ())}
 
     def source(self, table: str, default: str) -> "ReleaseRun":
         """The run to train from: the user's choice, else the one that the checkout's params name, else the only one.
@@ -88,7 +72,7 @@ class Release:
         runs = self.runs(table)
         have = ", ".join(f"'{run}'" for run in sorted(runs))
         if not runs:
-            configs = ", ".join(f"'{config}'" for config in sorted(self.provenance.configs)) or "none"
+            configs = ", ".join(f"'{config}'" for config in sorted(self.configs)) or "none"
             raise ValueError(f"{self.name}: no {table} in this release (have {configs}); take one that has some")
         if self.run is not None and self.run not in runs:
             raise ValueError(f"{self.name}: no run '{self.run}' of {table} (have {have}); name one in --data-run")
@@ -99,21 +83,6 @@ class Release:
             print(f"{self.name}: trains from its run '{run}', not '{default}'", file=sys.stderr)
         return ReleaseRun(self, table, run)
 
-    def shards(self, config: str) -> list[Path]:
-        """The files of a config. Raises ValueError for one that is missing, or is not what was written."""
-        return [self._verified(file, expected) for file, expected in self.provenance.configs[config].files.items()]
-
-    def _verified(self, file: str, expected: str) -> Path:
-        path = self.directory / file
-        if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
-            raise ValueError(f"{self.directory / PROVENANCE}: '{file}' is outside the release; do not trust it")
-        if not path.is_file():
-            raise ValueError(f"{path}: missing, though {PROVENANCE} names it; {self.remedy}")
-        with path.open("rb") as shard:
-            if hashlib.file_digest(shard, "sha256").hexdigest() != expected:
-                raise ValueError(f"{path}: damaged: its SHA-256 is not the one in {PROVENANCE}; {self.remedy}")
-        return path
-
 
 class ReleaseRun:
     """A run of `pairs` or `demos` in a release (see `train.texts.Source`)."""
@@ -121,14 +90,12 @@ class ReleaseRun:
     def __init__(self, release: Release, table: str, run: str):
         self.release, self.run, self.config = release, run, release.runs(table)[run]
         self.name, self.shorten = f"{release.name}: {table} run '{run}'", "train from a release without it"
-        published = release.published
         self.record: dict[str, Any] = {
             "table": table,
             "run": run,
-            "texts": release.provenance.configs[self.config].texts,
-            "revision": release.provenance.revision,
-            "release": release.name if published else None,
-            "release_commit": published,
+            "texts": release.configs[self.config].get("texts"),
+            "revision": release.revision,
+            "release": release.published,
         }
         self._prompts: dict[str, Asked] = {}
 
@@ -144,7 +111,7 @@ class ReleaseRun:
 
     def _rows(self, columns: Sequence[str], key: tuple[str, str], limit: int | None) -> list[dict[str, Any]]:
         """The run's rows in the order of the table's key; of `limit`, only so many, evenly spaced."""
-        shards = [_open(path, columns) for path in self.release.shards(self.config)]
+        shards = [_open(path, columns) for path in self.release.files(self.config)]
         order = self._order(shards, key)
         wanted = order[spread(len(order), limit)]
         places = np.argsort(wanted)  # rows come as they lie; a place is where a row belongs
@@ -205,20 +172,24 @@ def _open(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     return file
 
 
-def _read_provenance(directory: Path) -> Provenance:
+def _read_provenance(directory: Path) -> dict[str, Any]:
     path = directory / PROVENANCE
     if not directory.is_dir():
-        raise ValueError(f"{directory}: no such directory; name a release, or one on the Hub as `{_HUB}ORG/NAME@v1.0`")
+        raise ValueError(
+            f"{directory}: no such directory; name a release, or one on the Hub as `{SCHEME}ORG/NAME@v1.0`"
+        )
     if not path.is_file():
         raise ValueError(f"{directory}: no release (it has no {PROVENANCE}); write one with `pairwright materialize`")
-    try:
-        found = Provenance.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(
-            f"{path}: not the provenance of a release: {place}: {first['msg']}".replace(": :", ":")
-        ) from None
-    if found.format > FORMAT:
-        raise ValueError(f"{path}: format {found.format}, newer than this Pairwright reads ({FORMAT}); upgrade it")
-    return found
+    return parse_provenance(path.read_bytes(), str(path))
+
+
+def _verified(directory: Path, provenance: dict[str, Any], config: str) -> list[Path]:
+    """The shards of a config. Raises ValueError for one that is missing, or is not what was written."""
+    remedy = "copy the release again, or write it anew with `pairwright materialize`"
+    wanted = {directory / file: f"sha256:{sha256}" for file, sha256 in data_files(provenance, config).items()}
+    for path in wanted:
+        if not path.is_file():
+            raise ValueError(f"{path}: missing, though {PROVENANCE} names it; {remedy}")
+    for path in damaged(wanted):
+        raise ValueError(f"{path}: damaged: its SHA-256 is not the one in {PROVENANCE}; {remedy}")
+    return list(wanted)
