@@ -51,9 +51,10 @@ def parse_provenance(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def _check_config(name: str, config: Any, where: str) -> None:
-    if name not in CONFIGS or not isinstance(config, dict) or not isinstance(config.get("files"), dict):
+    files = config.get("files") if isinstance(config, dict) else None
+    if name not in CONFIGS or not isinstance(files, dict) or not files:
         raise ValueError(f"{where}: no config of a release: '{name}' (have {', '.join(CONFIGS)}, each with `files`)")
-    for path, sha256 in config["files"].items():
+    for path, sha256 in files.items():
         match = _DATA_FILE.fullmatch(path)
         if match is None or match[1] != name or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
             raise ValueError(f"{where}: config '{name}' has no data file of a release: '{path}'")

@@ -77,6 +77,10 @@ def outside(release: Path) -> None:
     write_config(release, files={"../outside.parquet": sha256(release / SHARD)})
 
 
+def no_files(release: Path) -> None:
+    write_config(release, files={})
+
+
 def no_rows(release: Path) -> None:
     rewrite(release, lambda table: table.slice(0, 0))
 
@@ -103,6 +107,7 @@ def no_parquet(release: Path) -> None:
         (lose_shard, (), f"v1/{SHARD}: missing, though provenance.json names it; copy the release again, or write"),
         (damage_shard, (), f"v1/{SHARD}: damaged: its SHA-256 is not the one in provenance.json; copy the release"),
         (outside, (), "v1/provenance.json: config 'pairs' has no data file of a release: '../outside.parquet'"),
+        (no_files, (), "v1/provenance.json: no config of a release: 'pairs' (have pairs, step_pairs, demos, samples,"),
         (no_rows, (), "v1: pairs run 'sums' is empty: nothing to train on; choose another run or release"),
         (lose_column, (), f"v1/{SHARD}: no column 'chosen_eos', which training needs; write the release with"),
         (no_parquet, (), f"v1/{SHARD}: not a Parquet file ("),
