@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from stores import diff_cli, ledger_cli
+from stores import diff_cli, ledger_cli, release_cli
 from stores.plain import printable
 from stores.printing import Format, FormatOption, jsonable, print_rows
 
@@ -22,6 +22,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 app.add_typer(ledger_cli.app, name="ledger")
 app.command("diff")(diff_cli.diff)
+app.command("release")(release_cli.release)
 
 GROUP = "pairwright.commands"
 

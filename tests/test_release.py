@@ -1,0 +1,298 @@
+"""Releases of data in a real Git repository with a real `dvc status`: all of it is done, or nothing."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stores import release_git
+from stores.release import CHANGELOG, plan, publish
+from stores.store import Store
+from tests.small_store import build, rows, write
+from tests.test_store_cli import Terminal
+from tests.versions import Project
+
+IDENTITY = {
+    f"GIT_{who}_{what}": "somebody@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+}
+HEAD = "# stages of a project  (by hand)\n"
+
+
+@pytest.fixture
+def project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The small store, committed; its dvc.yaml has a comment and odd spaces."""
+    for name, value in (IDENTITY | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}).items():
+        monkeypatch.setenv(name, value)
+    build(workspace)
+    write(workspace, "samples", "none", [])
+    (workspace / "data" / "none").write_text("")
+    project = Project(workspace)
+    project.commit()
+    definition = workspace / "dvc.yaml"
+    definition.write_text(HEAD + definition.read_text() + "\n# the end\n")
+    project.git("commit", "-qam", "dvc.yaml by hand")
+    return project
+
+
+def rebuild(project: Project, pairs: int) -> None:
+    """Another version of the pairs, as `dvc repro` and `git commit` leave it."""
+    write(project.root, "pairs", "irpo_0", rows()["pairs", "irpo_0"][:pairs])
+    lock = {"schema": "2.0", "stages": project._lock()}
+    (project.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    project.git("commit", "-qam", "rebuilt", "--allow-empty")
+
+
+def state(project: Project) -> tuple:
+    """All that a release could change."""
+    files = {
+        name: (project.root / name).read_text() for name in ("dvc.yaml", CHANGELOG) if (project.root / name).exists()
+    }
+    return (
+        files, project.git("rev-parse", "HEAD"), project.git("tag"), project.git("status", "--porcelain"),
+        project.git("diff", "--cached"), sorted(path.name for path in project.root.iterdir()),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def pairwright(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    return Terminal(monkeypatch, capsys)
+
+
+def test_a_release_is_a_commit_of_two_files_and_its_tags(project: Project, pairwright: Terminal) -> None:
+    before = (project.root / "dvc.yaml").read_text()
+    code, _, err = pairwright("release", "pairs", "v1.0", "--notes", "First pairs.")
+    assert (code, err) == (0, "")
+    assert project.git("show", "--name-only", "--format=%s%n%b", "HEAD").split("\n") == [
+        "Release pairs v1.0", "First pairs.", "", "", CHANGELOG, "dvc.yaml", "",
+    ]  # fmt: skip
+    assert project.git("tag", "--points-at", "HEAD").split() == ["pairs@v1.0.0", "v1.0"]
+    assert (
+        project.git("for-each-ref", "--format=%(objecttype) %(contents:subject)", "refs/tags").splitlines()
+        == ["tag Release pairs v1.0"] * 2
+    )
+    assert project.git("status", "--porcelain") == ""
+    assert (project.root / "dvc.yaml").read_text() == before + (
+        "artifacts:\n  pairs:\n    path: data/pairs\n    type: dataset\n    desc: pairs of Pairwright, irpo_0\n"
+        "    labels: [pairwright]\n    meta:\n      version: v1.0\n      rows: 4\n      runs: [irpo_0]\n"
+    )
+    changelog = (project.root / CHANGELOG).read_text()
+    assert changelog.startswith("# Data changelog\n")
+    assert "\n## pairs v1.0 (" in changelog
+    assert "\n\nFirst pairs.\n\n### Rows\n\n| run | rows |\n| --- | --- |\n| irpo\\_0 | 4 |\n" in changelog
+    with Store.open(rev="v1.0") as store:
+        assert store.sql("select count(*) from pairs").fetchall() == [(4,)]
+
+
+def test_the_next_release_says_what_differs_from_the_last_one(project: Project) -> None:
+    publish(plan(project.root, "pairs", "v1.0", "First."))
+    rebuild(project, 3)
+    publish(plan(project.root, "pairs", "v1.1", "Second."))
+    changelog = (project.root / CHANGELOG).read_text()
+    second, first = changelog.split("\n## ")[1:]
+    assert first.startswith("pairs v1.0")
+    assert "### Since v1.0" in second
+    assert "| irpo\\_0 | removed | other | no recorded cause | 1 |" in second
+    assert "| pairs\\_outcome | irpo\\_0 | pairs | kept | 4 | 3 |" in second
+    entry = yaml.safe_load((project.root / "dvc.yaml").read_text())["artifacts"]["pairs"]
+    assert entry["meta"] == {"version": "v1.1", "rows": 3, "runs": ["irpo_0"]}
+    assert Store.open(rev="v1.0").sql("select count(*) from pairs").fetchall() == [(4,)]
+    rebuild(project, 3)
+    assert "Since v1.1: no row differs." in plan(project.root, "pairs", "v1.2", "").entry
+    assert "### Since v1.0" in plan(project.root, "pairs", "v1.2", "", since="v1.0").entry
+
+
+@pytest.mark.slow
+def test_dvc_reads_the_artifact(project: Project, tmp_path: Path) -> None:
+    from dvc.api import artifacts_show
+    from dvc.repo import Repo
+
+    publish(plan(project.root, "pairs", "v1.0", "First."))
+    rebuild(project, 3)
+    publish(plan(project.root, "pairs", "v1.1", "Second."))
+    first = project.git("rev-parse", "v1.0^{commit}").strip()
+    assert artifacts_show("pairs", version="v1.0.0", repo=str(project.root)) == {"rev": first, "path": "data/pairs"}
+    assert artifacts_show("pairs", repo=str(project.root))["rev"] == project.git("rev-parse", "HEAD").strip()
+    with Repo(project.root) as repo:
+        (artifact,) = [artifacts["pairs"] for artifacts in repo.artifacts.read().values()]
+        assert (artifact.type, artifact.meta["version"]) == ("dataset", "v1.1")
+    Repo.get(str(project.root), "data/pairs", out=str(tmp_path / "got"), rev="pairs@v1.0.0")
+    assert [path.name for path in (tmp_path / "got").rglob("*.parquet")] == ["part-00000.parquet"]
+
+
+def test_a_dry_run_shows_all_and_does_nothing(project: Project, pairwright: Terminal) -> None:
+    before = state(project)
+    code, out, _ = pairwright("release", "pairs", "v1.0", "--notes", "First pairs.", "--dry-run")
+    assert code == 0
+    for part in ("## pairs v1.0 (", "+artifacts:", "tag v1.0", "tag pairs@v1.0.0", "commit: Release pairs v1.0"):
+        assert part in out
+    assert state(project) == before
+
+
+def test_what_a_user_has_staged_or_changed_is_not_swept_in(project: Project) -> None:
+    (project.root / "staged.txt").write_text("mine")
+    project.git("add", "staged.txt")
+    (project.root / ".gitignore").write_text((project.root / ".gitignore").read_text() + "x\n")
+    publish(plan(project.root, "pairs", "v1.0", ""))
+    assert project.git("show", "--name-only", "--format=", "HEAD").split() == [CHANGELOG, "dvc.yaml"]
+    assert project.git("status", "--porcelain").splitlines() == [" M .gitignore", "A  staged.txt"]
+
+
+def test_an_entry_that_a_person_wrote_keeps_what_it_says(project: Project) -> None:
+    path = project.root / "dvc.yaml"
+    ours = "artifacts:\n    pairs:   # ours\n        path: data/pairs\n        desc: Ours.\n        meta: {owner: me}\n"
+    path.write_text(ours.replace("{owner: me}", "\n            owner: me") + path.read_text())
+    project.git("commit", "-qam", "an artifact")
+    publish(plan(project.root, "pairs", "v1.0", ""))
+    text = path.read_text()
+    assert text.startswith("artifacts:\n    pairs:   # ours\n        path: data/pairs\n        desc: Ours.\n")
+    assert yaml.safe_load(text)["artifacts"]["pairs"] == {
+        "path": "data/pairs", "desc": "Ours.", "type": "dataset", "labels": ["pairwright"],
+        "meta": {"owner": "me", "version": "v1.0", "rows": 4, "runs": ["irpo_0"]},
+    }  # fmt: skip
+
+
+REFUSED: list[tuple[str, str, Callable[[Project], object], str]] = [
+    ("-d", "v1.0", lambda p: None, "'-d' cannot name an artifact"),
+    ("pa irs", "v1.0", lambda p: None, "'pa irs' cannot name an artifact"),
+    ("../x", "v1.0", lambda p: None, "'../x' cannot name an artifact"),
+    ("pairs", "--force", lambda p: None, "'--force' cannot name a version"),
+    ("pairs", "v1 0", lambda p: None, "'v1 0' cannot name a version"),
+    ("pairs", "v1..0", lambda p: None, "'v1..0' cannot name a tag of Git"),
+    ("pairs", "v1.0.lock", lambda p: None, "'v1.0.lock' cannot name a tag of Git"),
+    ("pairs", "v1\n", lambda p: None, "'v1\\n' cannot name a version"),
+    ("pairs", "HEAD", lambda p: None, "'HEAD' cannot name a version"),
+    ("pairs", "abc1234", lambda p: None, "'abc1234' cannot name a version"),
+    ("nothing", "v1.0", lambda p: None, "nothing is called 'nothing'"),
+    ("training", "v1.0", lambda p: None, "params.yaml has no run of 'training'"),
+    ("pairs", "v1.0", lambda p: p.git("tag", "v1.0"), "the tag 'v1.0' exists already"),
+    ("pairs", "v1.0", lambda p: p.git("tag", "pairs@v1.0.0"), "the tag 'pairs@v1.0.0' exists already"),
+    ("pairs", "v1.0", lambda p: p.git("branch", "v1.0"), "a branch is called 'v1.0'"),
+    ("pairs", "v1.0", lambda p: edit(p, "params.yaml"), "params.yaml: not as in the last commit"),
+    ("pairs", "v1.0", lambda p: edit(p, "dvc.yaml"), "dvc.yaml: not as in the last commit"),
+    ("pairs", "v1.0", lambda p: edit(p, "dvc.lock"), "dvc.lock: not as in the last commit"),
+    ("pairs", "v1.0", lambda p: edit(p, CHANGELOG), "DATA_CHANGELOG.md: not as in the last commit"),
+    (
+        "pairs", "v1.0", lambda p: (p.root / "data/pairs/run=irpo_0/part-00000.parquet").unlink(),
+        "not up to date with dvc.lock: pairs_outcome@irpo_0; run `dvc repro`",
+    ),
+    (
+        "pairs", "v1.0", lambda p: write(p.root, "pairs", "irpo_0", rows()["pairs", "irpo_0"][:1]),
+        "not up to date with dvc.lock: pairs_outcome@irpo_0; run `dvc repro`",
+    ),
+    (
+        "pairs", "v1.0", lambda p: add_artifact(p, "version: v0.9"),
+        "the last release of pairs, 'v0.9', has no tag here; `git fetch --tags` gets it",
+    ),
+    ("pairs", "v1.0", lambda p: add_artifact(p, "{}", flow=True), "dvc.yaml: 'artifacts.pairs' is not in block style"),
+]  # fmt: skip
+QUICK = (0, 3, 5, 12, 15, 19)
+"""Those of the quick tier; `dvc status` takes a second."""
+
+
+def edit(project: Project, name: str) -> None:
+    with (project.root / name).open("a") as file:
+        file.write("# changed\n")
+
+
+def add_artifact(project: Project, meta: str, flow: bool = False) -> None:
+    entry = (
+        f"  pairs: {{path: x, meta: {meta}}}\n"
+        if flow
+        else f"  pairs:\n    path: data/pairs\n    meta:\n      {meta}\n"
+    )
+    with (project.root / "dvc.yaml").open("a") as file:
+        file.write(f"artifacts:\n{entry}")
+    project.git("commit", "-qam", "an artifact")
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "change", "message"),
+    [
+        pytest.param(*case, marks=() if i in QUICK else pytest.mark.slow, id=case[3][:30])
+        for i, case in enumerate(REFUSED)
+    ],
+)
+def test_what_keeps_a_release_from_being_made_is_one_line(
+    project: Project, pairwright: Terminal, name: str, version: str, change: Callable[[Project], object], message: str
+) -> None:
+    change(project)
+    before = state(project)
+    code, out, err = pairwright("release", "--notes", "x", "--", name, version)
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert err.startswith(f"pairwright: {message}"), err
+    assert state(project) == before
+
+
+def test_outside_a_repository_it_says_so(workspace: Path, pairwright: Terminal) -> None:
+    build(workspace)
+    code, _, err = pairwright("release", "pairs", "v1.0")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "a release needs a Git repository" in err
+
+
+def hook(project: Project, name: str, script: str) -> None:
+    path = project.root / ".git" / "hooks" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+FAULTS: list[tuple[str, str, str]] = [
+    ("pre-commit", "echo no such release >&2; exit 1", "git commit: no such release"),
+    ("commit-msg", "echo bad message >&2; exit 1", "git commit: bad message"),
+    ("pre-commit", "echo '# changed' >> dvc.yaml; echo mended dvc.yaml >&2; exit 1", "git commit: mended dvc.yaml"),
+    ("reference-transaction", 'if grep -q "pairs@v1.0.0"; then echo no tags >&2; exit 1; fi', "git tag: "),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "message"),
+    [pytest.param(*fault, marks=() if i in (0, 3) else pytest.mark.slow) for i, fault in enumerate(FAULTS)],
+)
+def test_a_hook_that_refuses_leaves_all_as_it_was(
+    project: Project, pairwright: Terminal, name: str, script: str, message: str
+) -> None:
+    (project.root / "staged.txt").write_text("mine")
+    project.git("add", "staged.txt")
+    hook(project, name, script)
+    before = state(project)
+    code, _, err = pairwright("release", "pairs", "v1.0", "--notes", "x")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert err.startswith(f"pairwright: {message}")
+    assert state(project) == before
+
+
+def test_a_full_disk_leaves_all_as_it_was(
+    project: Project, pairwright: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, written = state(project), release_git._write
+
+    def full(path: Path, text: str) -> None:
+        if path.name == CHANGELOG:
+            raise OSError(28, "No space left on device", str(path))
+        written(path, text)
+
+    monkeypatch.setattr(release_git, "_write", full)
+    code, _, err = pairwright("release", "pairs", "v1.0")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "No space left on device" in err
+    assert state(project) == before
+
+
+def test_no_name_of_a_user_is_an_option_or_reaches_a_shell(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    run = release_git.subprocess.run
+
+    def recorded(command, **settings):
+        calls.append(command)
+        assert not settings.get("shell")
+        return run(command, **settings)
+
+    monkeypatch.setattr(release_git.subprocess, "run", recorded)
+    publish(plan(project.root, "pairs", "v1.0", "$(touch injected); `touch injected`"))
+    assert not (project.root / "injected").exists()
+    for command in calls:
+        for place in (i for i, argument in enumerate(command) if argument == "v1.0"):
+            assert "--end-of-options" in command[:place]
