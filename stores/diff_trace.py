@@ -138,7 +138,9 @@ class Tracer:
     def _views(self, table: str, files: Both, columns: Sequence[str], scope: str = "") -> None:
         """Makes `a.<table>` and `b.<table>`, of all problems or those of `scope`, with the name of each row's run."""
         problem = COMPARED[table].problem
-        within = f" where {problem} is null or {problem} in (select problem_id from {scope})" if scope else ""
+        within = f" where {problem} in (select problem_id from {scope})" if scope else ""
+        if scope and table == "rejects":  # some are of no problem; elsewhere the condition would be tried on every row
+            within += f" or {problem} is null"
         for side, runs in zip(self.versions, files, strict=True):
             rows = " union all ".join(
                 f"select {sql_list(columns)}, {literal(run.run)} as run from ({select_parts(run.parts, table)}){within}"
@@ -146,7 +148,11 @@ class Tracer:
             )
             if table == "rejects":  # equal ones count
                 rows = f"select *, row_number() over (partition by {sql_list(columns)}) as copy from ({rows})"
-            self._make(f'view {side.schema}."{table}"', rows or _empty(table, columns))
+            rows = rows or _empty(table, columns)
+            if scope:  # few rows of large files, which are read once
+                self._make(f"table scoped_{side.schema}", rows)
+                rows = f"from scoped_{side.schema}"
+            self._make(f'view {side.schema}."{table}"', rows)
 
     def _differing(self, name: str, table: str, columns: Sequence[str], compared: Sequence[str]) -> None:
         """Makes `<name>_a` and `<name>_b`: the rows of each version's view that the other has not."""
@@ -182,18 +188,24 @@ class Tracer:
         """Adds rows to `changes` whose ids and spans are the same, but read otherwise."""
         twice = "group by sample_id having count(distinct side) = 2 and count(distinct text_hash) > 1"
         self._make("table retold", f"select sample_id from samples_only {twice}")
-        if not len(self.duck.table("select 1 from retold limit 1")):
+        if self._is_empty("retold"):
             return
         names = [name for name in ("sample", "rejected") if getattr(COMPARED[table], name) != "null"]
         said = identified(table) | {"table": table, "starts": _STARTS[table]}
         said["of_retold"] = " or ".join(f"{said[name]} in (select sample_id from retold)" for name in names)
         said["compared"] = sql_list(compared_columns(table))
+        self._make("table same", _filled("diff_same", said))
         self._make("table unchanged", _filled("diff_unchanged", said))
+        if self._is_empty("unchanged"):
+            return
         wanted = "where sample_id in (select sample_id from retold)"
         for side, runs in zip(self.versions, files, strict=True):
             texts = f"select distinct sample_id, text from ({select_parts(_parts(runs), 'samples')}) {wanted}"
             self._make(f"view {side.schema}.texts", texts)
         self.duck.execute("insert into changes " + _filled("diff_texts", {"spans": TEXTS[table]}))
+
+    def _is_empty(self, table: str) -> bool:
+        return not len(self.duck.table(f"select 1 from {table} limit 1"))
 
     def _explain(self, name: str, table: str, old: RunFiles, new: RunFiles) -> None:
         """Makes the table `name` of `changes` and their reasons."""

@@ -11,6 +11,8 @@ from schemas.ids import text_hash
 from stores.diff import ROW_COLUMNS, Diff
 from stores.diff_params import FunnelChange, ParamChange
 from stores.store import Store
+from tests.benchmarks.diff_world import expected as expected_counts
+from tests.benchmarks.diff_world import write_version
 from tests.diff_world import Reasons, World, add_steps, asked_again, drawn_again, index, question, rename
 from tests.small_store import problems, prompts, training
 
@@ -523,3 +525,13 @@ def test_added_less_removed_is_the_difference_of_counts(built: World, tmp_path: 
             balance[count.table, count.run] -= sign * count.rows
         assert set(balance.values()) == {0}
         assert len(found.rows().fetchall()) == sum(count.rows for count in found.counts)
+
+
+def test_reasons_of_a_larger_world_are_what_it_did(tmp_path: Path) -> None:
+    rows = 20_000
+    for name in ("old", "new"):
+        write_version(tmp_path / name, rows, second=name == "new")
+    with Diff(Store.open(tmp_path / "old"), Store.open(tmp_path / "new")) as found:
+        counts = {f"{count.change} {count.reason}": count.rows for count in found.counts}
+    assert counts == expected_counts(rows)
+    assert len(counts) == 5

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas import Pair, Reject, Reward, Row, Sample, arrow_schema
+from schemas import Pair, Problem, Prompt, Reject, Reward, Row, Sample, arrow_schema
 from schemas.params import load_params, stage_runs
 from stores.parquet import write_table
 from stores.paths import rejects_dir, run_dir
@@ -47,13 +47,27 @@ def fates(rows: int, seed: int = 0) -> Fate:
     return Fate(*(kind == number for number in range(5)))
 
 
-def write_version(root: Path, rows: int, second: bool, seed: int = 0, samples: bool = True) -> None:
-    """Writes params, pairs and (where asked for) samples and rewards of one version below `root`."""
+def expected(rows: int, seed: int = 0) -> dict[str, int]:
+    """`<change> <reason>` -> how many pairs `diff` must find of it."""
+    fate = fates(rows, seed)
+    found = {
+        "removed problem": PAIRS * fate.leaves.sum(),
+        "added problem": PAIRS * fate.comes.sum(),
+        "removed verdict": fate.loses.sum(),
+        "added verdict": fate.gains.sum(),
+        "changed text": fate.rewritten.sum(),
+    }
+    return {name: int(count) for name, count in found.items() if count}
+
+
+def write_version(root: Path, rows: int, second: bool, seed: int = 0) -> None:
+    """Writes params, pairs and what lies behind them, of one version, below `root`."""
     root.mkdir(parents=True, exist_ok=True)
-    write_params(root, pairs_outcome={"k": PAIRS})
-    for section, run, _ in stage_runs(load_params(root / "params.yaml")):
-        write_table(rejects_dir(section, run, root), Reject, [])
-    for row_class in (Pair, Sample, Reward) if samples else (Pair,):
+    write_params(root, pairs_outcome={"k": PAIRS}, samples_import={"prompts": RUN})
+    for section, run, config in stage_runs(load_params(root / "params.yaml")):
+        if config.rejects:
+            write_table(rejects_dir(section, run, root), Reject, [])
+    for row_class in (Pair, Sample, Reward, Problem, Prompt):
         write_table(run_dir(row_class.table, RUN, root), row_class, _tables(row_class, rows, second, seed))
 
 
@@ -61,7 +75,9 @@ def _tables(row_class: type[Row], rows: int, second: bool, seed: int) -> Iterato
     prompts, fate = prompt_count(rows), fates(rows, seed)
     problems = np.sort(np.random.default_rng([seed, 0]).choice(2**40, prompts, replace=False))
     there = ~(fate.leaves if second else fate.comes)
-    make = {"pairs": _pairs, "samples": _samples, "rewards": _rewards}[row_class.table]
+    make = {
+        "pairs": _pairs, "samples": _samples, "rewards": _rewards, "problems": _problems, "prompts": _prompts,
+    }[row_class.table]  # fmt: skip
     for start in range(0, prompts, PROMPTS_AT_ONCE):
         part = slice(start, min(start + PROMPTS_AT_ONCE, prompts))
         kept = there[part]
@@ -149,3 +165,17 @@ def _rewards(problems: pa.Array, fate: Fate, second: bool) -> pa.Table:
         "checker_version": "2" if second else "1",
     }
     return _table(Reward, columns, len(index))
+
+
+def _problems(problems: pa.Array, fate: Fate, second: bool) -> pa.Table:
+    given = {"source": RUN, "split": "train", "question": "?", "answer_kind": "number", "licence": "CC0-1.0"}
+    return _table(Problem, {"problem_id": problems} | given, len(problems))
+
+
+def _prompts(problems: pa.Array, fate: Fate, second: bool) -> pa.Table:
+    given = {"prefill": "", "rendering": "text", "style": "natural", "template": "question_answer@00000000"}
+    messages = pa.array(
+        [[{"role": "user", "content": "?"}]] * len(problems), arrow_schema(Prompt).field("messages").type
+    )
+    columns = {"prompt_id": _prompt_ids(problems), "problem_id": problems, "messages": messages}
+    return _table(Prompt, columns | given, len(problems))
