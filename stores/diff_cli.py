@@ -23,9 +23,7 @@ Runs = Annotated[list[str] | None, typer.Option("--run", help="Only this run; ca
 
 
 def diff(
-    old: Annotated[
-        str, typer.Argument(metavar="A", help="A tag, branch, commit, DVC experiment or published release.")
-    ],
+    old: Annotated[str, typer.Argument(metavar="A", help="A tag, branch, commit or DVC experiment.")],
     new: Annotated[str, typer.Argument(metavar="[B]", help="Another; default: the checkout.")] = WORKSPACE,
     table: Tables = None,
     run: Runs = None,

@@ -2,7 +2,7 @@
 
     release = plan(Path(), "pairs", "v1.0", "First pairs.")
     print(release.shown())
-    publish(release)
+    make(release)
 
 An artifact is a table (`data/pairs`), an export (`data/export/<name>`), or what its entry in `dvc.yaml` says. Its entry
 keeps its last version (`meta.version`), which is what the next release is compared with.
@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from schemas import TABLES
-from schemas.params import Params, stage_runs
+from schemas.params import Params, stage_runs, table_runs
 from stores.diff import Diff
+from stores.release_files import CONFIGS
 from stores.release_git import Checkout
 from stores.release_text import entry, with_entry
 from stores.revisions import WORKSPACE
@@ -75,10 +76,11 @@ def plan(root: Path, name: str, version: str, notes: str, since: str | None = No
     with Store.open(root) as store:
         path, stages = _path(store.params, name, artifact)
         checkout.require_built(stages)
-        found = _differences(store, name, _previous(checkout, name, artifact, since))
-        rows = [run for run in store.runs() if run.table == (name if name in TABLES else "pairs")]
+        content = _content(store.params, name)
+        found = _differences(store, name, content, _previous(checkout, name, artifact, since))
+        rows = [run for run in store.runs() if run.run in content.get(run.table, ()) and run.built]
         text = entry(name, version, notes, datetime.now(UTC).date(), rows, found)
-    values = _values(name, version, path, artifact, {run.run: run.rows or 0 for run in rows if run.built})
+    values = _values(name, version, path, artifact, {run.run: run.rows or 0 for run in rows})
     changelog = root / CHANGELOG
     old = changelog.read_bytes().decode("utf-8") if changelog.exists() else None
     files = {
@@ -89,7 +91,7 @@ def plan(root: Path, name: str, version: str, notes: str, since: str | None = No
     return Release(root, name, tags, message, text, files)
 
 
-def publish(release: Release) -> str:
+def make(release: Release) -> str:
     """Writes the files, commits them and makes the tags; returns the commit's id.
 
     Raises ValueError with Git's reason where it refuses; files, index, branch and tags are then as they were.
@@ -118,23 +120,32 @@ def _registry_tags(checkout: Checkout, name: str, version: str) -> list[str]:
 
 
 def _path(params: Params, name: str, artifact: dict[str, Any]) -> tuple[str, list[str]]:
-    """Where the artifact lies, and the stages that make it."""
-    exported = name in getattr(params, "export", {})
-    if exported:
+    """Where the artifact lies, and the stages (or files) that make it."""
+    if name in params.export:
         default, stages = f"data/export/{name}", [f"export@{name}"]
     elif name in TABLES:
-        runs = [
-            (section, run) for section, run, block in stage_runs(params) if name in block.writes or name == "rejects"
-        ]
-        default, stages = f"data/{name}", [f"{section}@{run}" for section, run in runs]
+        makers = [(s, run) for s, run, block in stage_runs(params) if name in block.writes or name == "rejects"]
+        default, stages = f"data/{name}", [f"{section}@{run}" for section, run in makers]
     elif "path" in artifact:
         default, stages = "", [artifact["path"]]
     else:
-        known = ", ".join([*getattr(params, "export", {}), *TABLES])
+        known = ", ".join([*params.export, *TABLES])
         raise ValueError(f"nothing is called '{name}': no export, table or artifact of dvc.yaml (have {known})")
     if not stages:
         raise ValueError(f"params.yaml has no run of '{name}'; there is nothing to release")
     return artifact.get("path", default), stages
+
+
+def _content(params: Params, name: str) -> dict[str, list[str]]:
+    """Table -> the runs that a release is of; of what is neither an export nor a table, all pairs."""
+    if name not in params.export:
+        table = name if name in TABLES else "pairs"
+        return {table: list(table_runs(params, table))}
+    found: dict[str, list[str]] = {}
+    for config in CONFIGS:
+        if runs := params.export[name].runs(config):
+            found.setdefault("pairs" if config == "step_pairs" else config, []).extend(runs)
+    return found
 
 
 def _previous(checkout: Checkout, name: str, artifact: dict[str, Any], since: str | None) -> str | None:
@@ -148,10 +159,14 @@ def _previous(checkout: Checkout, name: str, artifact: dict[str, Any], since: st
     return str(last)
 
 
-def _differences(store: Store, name: str, previous: str | None) -> Diff | None:
+def _differences(store: Store, name: str, content: dict[str, list[str]], previous: str | None) -> Diff | None:
+    """What differs from the last release, in the runs of either."""
     if previous is None:
         return None
-    return store.diff(previous, WORKSPACE, [name if name in TABLES else "pairs"])
+    with Store.open(store.root, rev=previous) as old:
+        before = _content(old.params, name) if name in store.params.export else {}
+    runs = [run for side in (content, before) for named in side.values() for run in named]
+    return store.diff(previous, WORKSPACE, list(content), runs if name in store.params.export else ())
 
 
 def _values(

@@ -15,12 +15,12 @@ def release(
 ) -> None:
     """Releases data: the changelog's entry (from `diff`), the artifact in dvc.yaml, a commit of both, and its tags."""
     from stores.plain import printable
-    from stores.release import plan, publish
+    from stores.release import make, plan
 
     planned = plan(Path(), name, version, notes, since)
     print(printable(planned.shown()))
     if dry_run:
         print("\nnothing was written (--dry-run)")
         return
-    commit = publish(planned)
+    commit = make(planned)
     print(f"\nreleased as {commit[:12]}; `dvc push && git push --follow-tags` sends it to others")

@@ -29,12 +29,12 @@ def with_entry(old: str | None, text: str) -> str:
 
 
 def _rows(runs: "Sequence[RunRow]", found: Diff | None) -> Iterator[str]:
-    yield _section("Rows", ("run", "rows"), [(run.run, run.rows) for run in runs if run.built])
+    yield _section("Rows", ("table", "run", "rows"), [(run.table, run.run, run.rows) for run in runs])
     if found is None:
         return
     with found:
         since = f"Since {found.names[0]}"
-        yield _section(since, Count._fields[1:], [count[1:] for count in found.counts]) or f"{since}: no row differs."
+        yield _section(since, Count._fields, found.counts) or f"{since}: no row differs."
         yield _section("Params", ParamChange._fields, found.params)
         yield _section("Funnel", FunnelChange._fields, found.funnel)
 

@@ -15,13 +15,20 @@ def set_values(text: str, values: dict[tuple[str, ...], Any], name: str) -> str:
     Values are scalars or lists of strings. Raises ValueError where that cannot be done without rewriting the file, such
     as in a mapping in flow style; it then says what to write by hand.
     """
-    wanted = yaml.safe_load(text) or {}
+    wanted = _unshared(yaml.safe_load(text)) or {}
     for path, value in values.items():
         _put(wanted, path, value, name)
         text = _set(text, path, value, name)
     if yaml.safe_load(text) != wanted:
         raise ValueError(f"{name}: cannot be edited safely; {_by_hand(values)}")
     return text
+
+
+def _unshared(data: Any) -> Any:
+    """A copy in which nothing that an alias names is the same object: setting a value must not set another one."""
+    if isinstance(data, dict):
+        return {key: _unshared(value) for key, value in data.items()}
+    return [_unshared(value) for value in data] if isinstance(data, list) else data
 
 
 def _put(data: Any, path: Path, value: Any, name: str) -> None:
@@ -36,11 +43,11 @@ def _set(text: str, path: Path, value: Any, name: str) -> str:
     """One value set, at the place where it stands or in a new line."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     node, depth = _descend(root, path)
-    newline = "\r\n" if "\r\n" in text else "\n"
+    newline = _newline(text)
     if depth == len(path):
         return _replaced(text, node, value, path, name)
     block = _lines(path[depth:], value, _indent(node, depth)).replace("\n", newline)
-    if depth == 0 and not (node and node.value):
+    if depth == 0 and (node is None or isinstance(node, yaml.MappingNode)):
         return _ended(text, newline) + block
     if not isinstance(node, yaml.MappingNode) or (_is_flow(node) and node.value):
         raise ValueError(f"{name}: '{'.'.join(path[:depth])}' is not in block style; {_by_hand({tuple(path): value})}")
@@ -64,10 +71,13 @@ def _descend(root: yaml.Node | None, path: Path) -> tuple[yaml.Node | None, int]
 
 def _replaced(text: str, node: yaml.Node | None, value: Any, path: Path, name: str) -> str:
     assert node is not None
+    start, end = node.start_mark.index, node.end_mark.index
+    if isinstance(node, yaml.SequenceNode) and not _is_flow(node) and isinstance(value, list) and value:
+        items = f"\n{' ' * node.start_mark.column}".join(f"- {_inline(item)}" for item in value)
+        return text[:start] + items.replace("\n", _newline(text)) + text[_last(node).end_mark.index :]
     inline = node.style in (None, "'", '"') if isinstance(node, yaml.ScalarNode) else _is_flow(node)
     if not inline:
         raise ValueError(f"{name}: '{'.'.join(path)}' is not in one line; {_by_hand({tuple(path): value})}")
-    start, end = node.start_mark.index, node.end_mark.index
     gap = " " if start and text[start - 1] == ":" else ""  # `key:` without a value
     return text[:start] + gap + _inline(value) + text[end:]
 
@@ -84,6 +94,10 @@ def _last(node: yaml.Node) -> yaml.Node:
     while isinstance(node, yaml.CollectionNode) and node.value and not _is_flow(node):
         node = node.value[-1][1] if isinstance(node, yaml.MappingNode) else node.value[-1]
     return node
+
+
+def _newline(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
 
 
 def _is_flow(node: yaml.Node) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from stores import release_git
-from stores.release import CHANGELOG, plan, publish
+from stores.release import CHANGELOG, make, plan
 from stores.store import Store
 from tests.small_store import build, rows, write
 from tests.test_store_cli import Terminal
@@ -80,20 +80,23 @@ def test_a_release_is_a_commit_of_two_files_and_its_tags(project: Project, pairw
     changelog = (project.root / CHANGELOG).read_text()
     assert changelog.startswith("# Data changelog\n")
     assert "\n## pairs v1.0 (" in changelog
-    assert "\n\nFirst pairs.\n\n### Rows\n\n| run | rows |\n| --- | --- |\n| irpo\\_0 | 4 |\n" in changelog
+    assert (
+        "\n\nFirst pairs.\n\n### Rows\n\n| table | run | rows |\n| --- | --- | --- |\n| pairs | irpo\\_0 | 4 |\n"
+        in changelog
+    )
     with Store.open(rev="v1.0") as store:
         assert store.sql("select count(*) from pairs").fetchall() == [(4,)]
 
 
 def test_the_next_release_says_what_differs_from_the_last_one(project: Project) -> None:
-    publish(plan(project.root, "pairs", "v1.0", "First."))
+    make(plan(project.root, "pairs", "v1.0", "First."))
     rebuild(project, 3)
-    publish(plan(project.root, "pairs", "v1.1", "Second."))
+    make(plan(project.root, "pairs", "v1.1", "Second."))
     changelog = (project.root / CHANGELOG).read_text()
     second, first = changelog.split("\n## ")[1:]
     assert first.startswith("pairs v1.0")
     assert "### Since v1.0" in second
-    assert "| irpo\\_0 | removed | other | no recorded cause | 1 |" in second
+    assert "| pairs | irpo\\_0 | removed | other | no recorded cause | 1 |" in second
     assert "| pairs\\_outcome | irpo\\_0 | pairs | kept | 4 | 3 |" in second
     entry = yaml.safe_load((project.root / "dvc.yaml").read_text())["artifacts"]["pairs"]
     assert entry["meta"] == {"version": "v1.1", "rows": 3, "runs": ["irpo_0"]}
@@ -108,13 +111,13 @@ def test_dvc_reads_the_artifact(project: Project, tmp_path: Path) -> None:
     from dvc.api import artifacts_show
     from dvc.repo import Repo
 
-    publish(plan(project.root, "pairs", "v1.0", "First."))
+    make(plan(project.root, "pairs", "v1.0", "First."))
     rebuild(project, 3)
-    publish(plan(project.root, "pairs", "v1.1", "Second."))
+    make(plan(project.root, "pairs", "v1.1", "Second."))
     first = project.git("rev-parse", "v1.0^{commit}").strip()
     assert artifacts_show("pairs", version="v1.0.0", repo=str(project.root)) == {"rev": first, "path": "data/pairs"}
     assert artifacts_show("pairs", repo=str(project.root))["rev"] == project.git("rev-parse", "HEAD").strip()
-    with Repo(project.root) as repo:
+    with Repo(str(project.root)) as repo:
         (artifact,) = [artifacts["pairs"] for artifacts in repo.artifacts.read().values()]
         assert (artifact.type, artifact.meta["version"]) == ("dataset", "v1.1")
     Repo.get(str(project.root), "data/pairs", out=str(tmp_path / "got"), rev="pairs@v1.0.0")
@@ -134,7 +137,7 @@ def test_what_a_user_has_staged_or_changed_is_not_swept_in(project: Project) -> 
     (project.root / "staged.txt").write_text("mine")
     project.git("add", "staged.txt")
     (project.root / ".gitignore").write_text((project.root / ".gitignore").read_text() + "x\n")
-    publish(plan(project.root, "pairs", "v1.0", ""))
+    make(plan(project.root, "pairs", "v1.0", ""))
     assert project.git("show", "--name-only", "--format=", "HEAD").split() == [CHANGELOG, "dvc.yaml"]
     assert project.git("status", "--porcelain").splitlines() == [" M .gitignore", "A  staged.txt"]
 
@@ -144,7 +147,7 @@ def test_an_entry_that_a_person_wrote_keeps_what_it_says(project: Project) -> No
     ours = "artifacts:\n    pairs:   # ours\n        path: data/pairs\n        desc: Ours.\n        meta: {owner: me}\n"
     path.write_text(ours.replace("{owner: me}", "\n            owner: me") + path.read_text())
     project.git("commit", "-qam", "an artifact")
-    publish(plan(project.root, "pairs", "v1.0", ""))
+    make(plan(project.root, "pairs", "v1.0", ""))
     text = path.read_text()
     assert text.startswith("artifacts:\n    pairs:   # ours\n        path: data/pairs\n        desc: Ours.\n")
     assert yaml.safe_load(text)["artifacts"]["pairs"] == {
@@ -291,8 +294,38 @@ def test_no_name_of_a_user_is_an_option_or_reaches_a_shell(project: Project, mon
         return run(command, **settings)
 
     monkeypatch.setattr(release_git.subprocess, "run", recorded)
-    publish(plan(project.root, "pairs", "v1.0", "$(touch injected); `touch injected`"))
+    make(plan(project.root, "pairs", "v1.0", "$(touch injected); `touch injected`"))
     assert not (project.root / "injected").exists()
     for command in calls:
         for place in (i for i, argument in enumerate(command) if argument == "v1.0"):
             assert "--end-of-options" in command[:place]
+
+
+def test_a_release_of_an_export_is_of_the_runs_in_it(project: Project) -> None:
+    params = yaml.safe_load((project.root / "params.yaml").read_text())
+    params["export"] = {"first": {"pairs": ["irpo_0"], "demos": ["star"], "model": "none"}}
+    (project.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    directory = project.root / "data" / "export" / "first"
+    directory.mkdir(parents=True)
+    (directory / "README.md").write_text("a card")
+    add_export(project)
+    make(plan(project.root, "first", "v1.0", ""))
+    entry = yaml.safe_load((project.root / "dvc.yaml").read_text())["artifacts"]["first"]
+    assert (entry["path"], entry["meta"]["runs"], entry["meta"]["rows"]) == ("data/export/first", ["star", "irpo_0"], 6)
+    rebuild(project, 3)
+    add_export(project)
+    text = plan(project.root, "first", "v1.1", "").entry
+    assert "| pairs | irpo\\_0 | removed | other | no recorded cause | 1 |" in text
+
+
+def add_export(project: Project) -> None:
+    """The stage of the export, as `dvc repro` and `git commit` leave it."""
+    definition = yaml.safe_load((project.root / "dvc.yaml").read_text())
+    out = "data/export/${key}"
+    definition["stages"]["export"] = {"foreach": "${export}", "do": {"cmd": "true", "outs": [out]}}
+    (project.root / "dvc.yaml").write_text(yaml.safe_dump(definition))
+    lock = yaml.safe_load((project.root / "dvc.lock").read_text())
+    added = {"path": "data/export/first", "hash": "md5", **project._add(Path("data/export/first"))}
+    lock["stages"]["export@first"] = {"cmd": "true", "outs": [added]}
+    (project.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    project.git("commit", "-qam", "exported")

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.diff --rows 5000000 --json
 
-The two versions (`diff_world`) have twice as many samples and rewards as pairs behind them, all of which differ in their
-files; 0.5 % of the pairs are removed, added and changed each. Writing them is not measured. Reasons are checked against
-what the world did. Each timing is the median of `--repeat` processes.
+The two versions (`diff_world`) have twice as many samples and rewards as pairs behind them, whose files all differ;
+0.5 % of the pairs are removed, added and changed each. Writing them is not measured. Reasons are checked against what
+the world did. Each timing is the median of `--repeat` processes.
 """
 
 import argparse
