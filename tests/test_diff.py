@@ -209,7 +209,7 @@ PAIRS: list[tuple[str, Callable[[World], None], Reasons]] = [
 ]  # fmt: skip
 
 
-QUICK = ("problem", "template", "seed", "n", "text", "checker", "ranked again", "k", "cap")
+QUICK = ("problem", "seed", "text", "ranked again", "k", "cap")
 """The quick tier's cases; each takes a third of a second."""
 
 
@@ -251,6 +251,7 @@ def test_what_is_said_of_a_changed_pair(world: World) -> None:
     assert world.whats() == ["chosen_start 2 -> 3"]
 
 
+@pytest.mark.slow
 def test_a_text_outside_the_span_changes_no_pair(world: World) -> None:
     def first_letter(row):
         text = "Ä" + row.text[1:]
@@ -261,6 +262,7 @@ def test_a_text_outside_the_span_changes_no_pair(world: World) -> None:
     assert world.reasons("demos", runs=["star"]) == {("changed", "text", "another text under the same id"): 2}
 
 
+@pytest.mark.slow
 def test_pairs_that_are_repeated_are_counted(world: World) -> None:
     (first, *rest) = world.rows("pairs", "irpo_0")
     world.write("pairs", "irpo_0", [first, *rest, *(first.model_copy(update={"rank": rank}) for rank in (7, 8))])
@@ -448,6 +450,7 @@ def test_params_and_the_funnel_are_compared_whole(world: World) -> None:
         assert found.funnel == [FunnelChange("pairs_outcome", "irpo_0", "pairs", "kept", 4, 2)]
 
 
+@pytest.mark.slow
 def test_a_new_reason_of_the_funnel_was_0(world: World) -> None:
     dropped("over_long", "rank 0")(world)
     with world.diff() as found:

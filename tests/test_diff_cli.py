@@ -66,6 +66,7 @@ def test_the_checkout_is_what_a_version_is_compared_with(root: Path, pairwright:
     assert [row["place"] for row in csv.DictReader(io.StringIO(out))] == ["rank 0", "rank 0"]
 
 
+@pytest.mark.slow
 def test_sections_of_the_table(root: Path, pairwright: Terminal) -> None:
     code, out, _ = pairwright("diff", "v1.0", "v1.1")
     assert code == 0
@@ -89,6 +90,7 @@ def test_markdown_of_foreign_text_stays_in_its_cell() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [[], ["--rows"]], ids=["counts", "rows"])
 def test_parquet_goes_to_a_file(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary, rows: list[str]
@@ -104,6 +106,7 @@ def test_parquet_goes_to_a_file(
     assert table["reason"].to_pylist() == ["other"] * (2 if rows else 1)
 
 
+@pytest.mark.slow
 def test_the_other_tables(root: Path, pairwright: Terminal) -> None:
     _, out, _ = pairwright("diff", "v1.0", "v1.1", "--table", "samples", "--table", "pairs", "--format", "json")
     got = {(run["table"], run["run"]): run["state"] for run in json.loads(out)["runs"]}
@@ -128,6 +131,7 @@ def test_a_mistake_is_one_line(root: Path, pairwright: Terminal, arguments: list
     assert err.startswith(f"pairwright: {message}")
 
 
+@pytest.mark.slow
 def test_what_is_equal_by_its_hash_is_not_even_needed(root: Path, tmp_path: Path, pairwright: Terminal) -> None:
     """Samples of both versions are one file of the cache, which is not here; what differs must be."""
     copied = shutil.copytree(root, tmp_path / "copy")
