@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from huggingface_hub import HfApi
 
+import builders.models
 import tests.training_world as world
 from builders.model_files import TRAINED_ADAPTER, load_model, read_record, write_record
 from builders.models import copy_model
@@ -17,8 +19,10 @@ from builders.publishing.hub_repository import HubRepository
 from builders.publishing.model import model_content
 from builders.publishing.plans import Content
 from builders.publishing.publishing import publish
+from stores.stage import execute
 from tests.hub_api import WRITE, Hub, hub
 from tests.publish_world import Project
+from tests.test_adapters import write_adapter
 from tests.test_publish_clients import Client
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # in huggingface_hub, of httpx2
@@ -178,6 +182,23 @@ def test_a_model_that_comes_back_has_the_same_fingerprint(project: Project, serv
         (there / path).write_bytes(server.repositories.content("models", "team/dpo", path))
     copy_model(there, here, False, "hub")
     assert write_record(here, {"source": "hub"}) == read_record(Path("data/models/dpo"))["fingerprint"]
+
+
+@pytest.mark.slow
+def test_an_adapter_that_came_from_elsewhere_is_merged(project: Project, server: Hub) -> None:
+    write_adapter(Path("data/models/tiny"), Path("theirs"))
+    world.set_params(project.root, LORA | {"models.adapted": {"path": "theirs", "vocabulary": "none"}})
+    execute("models", "adapted", builders.models.run, project.root)
+    project.track("data/models/adapted")
+    with pytest.raises(ValueError, match=r"the base of model 'adapted' is not from the Hub, .*; use --merge"):
+        send(server, "adapted", licence="mit")
+    for _ in range(2):
+        content = send(server, "adapted", licence="mit", merge=True)
+    assert len(server.repositories.history("models", "team/adapted")) == 2, "the same weights, the same bytes"
+    assert "adapter/adapter_model.safetensors" not in content.files
+    merged = server.repositories.content("models", "team/adapted", "model.safetensors")
+    expected = load_model(Path("data/models/adapted")).state_dict()
+    assert all(torch.equal(expected[name], tensor) for name, tensor in safetensors.torch.load(merged).items())
 
 
 @pytest.mark.slow

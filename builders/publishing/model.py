@@ -14,6 +14,7 @@ from builders.publishing.model_card import Lineage, model_card
 from builders.publishing.plans import Content, Local, local, with_provenance
 from builders.publishing.release import data_revision, snapshot_of
 from schemas.params import parse_params
+from schemas.slots import NO_FILE
 from stores.model_record import RECORD, read_record
 from stores.paths import run_dir
 from stores.release_files import CARD, check_file
@@ -45,7 +46,8 @@ def model_content(
     with tempfile.TemporaryDirectory(prefix="pairwright-model-") as scratch:
         directory = _linked(snapshot, run, Path(scratch) / "model")
         record = read_record(directory)
-        adapter = None if merge else _adapter(directory, record)
+        _check_files(directory, record["files"] | record.get("trained_adapter", {}))
+        adapter = None if merge else _adapter(directory)
         if adapter:
             files = _adapter_files(directory, adapter, steps, Path(scratch) / "adapter")
         else:
@@ -85,20 +87,33 @@ def _linked(snapshot: Snapshot, run: str, directory: Path) -> Path:
     return directory
 
 
-def _adapter(directory: Path, record: Mapping[str, Any]) -> Path | None:
+def _check_files(directory: Path, files: Mapping[str, str]) -> None:
+    for name, sha256 in files.items():
+        if not (directory / name).is_file():
+            raise ValueError(f"{name} of the model is missing; restore it with `dvc checkout`")
+        check_file(directory / name, sha256, name, "restore the model with `dvc checkout`")
+
+
+def _adapter(directory: Path) -> Path | None:
     """The model's LoRA adapter: the one it was trained as, or the one it came with."""
-    found = next((directory / name for name in (TRAINED_ADAPTER, ADAPTER) if (directory / name).is_dir()), None)
-    if found is not None and "base" not in record["provenance"] and "hub" not in record["provenance"]:
-        raise ValueError(f"model '{directory.name}': its record names no base; publish it with --merge")
-    return found
+    return next((directory / name for name in (TRAINED_ADAPTER, ADAPTER) if (directory / name).is_dir()), None)
+
+
+def _plain_base(steps: list[Step], adapter: Path) -> tuple[str, str]:
+    """(repository, revision) of the Hub model that an adapter was trained on; raises ValueError where it is none."""
+    base = hub_base(steps)
+    if base is None:
+        reason = "is not from the Hub"
+    elif adapter.name == TRAINED_ADAPTER and (len(steps) > 2 or getattr(steps[-1].config, "path", NO_FILE) != NO_FILE):
+        reason = "is itself changed here"
+    else:
+        return base
+    raise ValueError(f"the base of model '{steps[0].run}' {reason}, so nobody could apply the adapter; use --merge")
 
 
 def _adapter_files(directory: Path, adapter: Path, steps: list[Step], scratch: Path) -> dict[str, Path]:
     """The adapter as peft lays it out, with the Hub's name of its base, and the tokenizer."""
-    base = hub_base(steps)
-    if base is None or len(steps) > (2 if adapter.name == TRAINED_ADAPTER else 1):
-        reason = "is itself trained here" if base else "is not from the Hub"
-        raise ValueError(f"the base of model '{steps[0].run}' {reason}, so nobody could apply the adapter; use --merge")
+    base = _plain_base(steps, adapter)
     config = json.loads((adapter / _CONFIG).read_text(encoding="utf-8"))
     config |= {"base_model_name_or_path": base[0], "revision": base[1]}
     scratch.mkdir()
@@ -109,10 +124,6 @@ def _adapter_files(directory: Path, adapter: Path, steps: list[Step], scratch: P
 
 def _whole_files(directory: Path, record: Mapping[str, Any], scratch: Path) -> dict[str, Path]:
     """Weights, configuration and tokenizer, an adapter merged."""
-    for name, sha256 in record["files"].items():
-        if not (directory / name).is_file():
-            raise ValueError(f"{directory.name}/{name} is missing; restore the model with `dvc checkout`")
-        check_file(directory / name, sha256, name, "restore the model with `dvc checkout`")
     if not any(name.endswith(".safetensors") for name in record["files"]):
         raise ValueError(f"a model made from `{record['provenance'].get('source')}` has no weights to publish")
     if (directory / ADAPTER).is_dir():
