@@ -16,9 +16,12 @@ import tests.training_world as world
 from builders.model_files import TRAINED_ADAPTER, load_model, read_record, write_record
 from builders.models import copy_model
 from builders.publishing.hub_repository import HubRepository
-from builders.publishing.model import model_content
+from builders.publishing.lineage import model_steps, source_licences
+from builders.publishing.model import model_content, trained_on
+from builders.publishing.model_card import Lineage, model_card
 from builders.publishing.plans import Content
 from builders.publishing.publishing import publish
+from schemas.params import parse_params
 from stores.stage import execute
 from tests.hub_api import WRITE, Hub, hub
 from tests.publish_world import Project
@@ -264,3 +267,17 @@ WRONG = {
 def test_models_that_are_not_there(project: Project, server: Hub, run: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         send(server, run)
+
+
+def test_the_card_names_the_release_that_a_model_was_trained_on() -> None:
+    params = parse_params(yaml.safe_dump(world.PARAMS), older=True)
+    record = {"provenance": {"data": {"release": {"repo": "team/sums", "revision": "v1.0", "commit": "0" * 40}}}}
+    lineage = Lineage(
+        "dpo", "1" * 40, "2" * 16, model_steps(params, "dpo"), "mit", source_licences(params, "dpo"), {},
+        trained_on(record), False,
+    )  # fmt: skip
+    front, text = model_card(lineage).split("---\n")[1:]
+    assert yaml.safe_load(front)["datasets"] == ["team/sums"]
+    assert "Trained on the published data set `team/sums@v1.0`." in text
+    assert "| `train` | CC0-1.0 |" in text
+    assert trained_on({"provenance": {"data": {"release": None}}}) is None

@@ -54,7 +54,7 @@ def model_content(
             files = _whole_files(directory, record, Path(scratch) / "merged")
         lineage = Lineage(
             run, data_revision(snapshot), record["fingerprint"], steps, terms, sources, accuracies(snapshot, run),
-            _dataset(record), adapter is not None,
+            trained_on(record), adapter is not None,
         )  # fmt: skip
         yield _content(files, lineage, record, repository)
 
@@ -133,7 +133,7 @@ def _whole_files(directory: Path, record: Mapping[str, Any], scratch: Path) -> d
     return {name: directory / name for name in record["files"] if name != RECORD}
 
 
-def _dataset(record: Mapping[str, Any]) -> str | None:
+def trained_on(record: Mapping[str, Any]) -> str | None:
     """The published release that the model was trained on, where its record names one: ORG/NAME@v1.0."""
     release = record["provenance"].get("data", {}).get("release")
     return f"{release['repo']}@{release['revision']}" if release else None
