@@ -147,3 +147,15 @@ def test_step_pairs_are_read_from_a_made_up_file():
         assert row["chosen"] != row["rejected"]
         assert row["full_chosen"] == f"{row['chosen']}\nFinal answer: {row['answer']}"
         assert row["full_rejected"].startswith(row["rejected"])
+
+
+def test_problems_that_quality_kept_are_asked_as_those_they_are_of() -> None:
+    raw = yaml.safe_load((REPOSITORY / "recipes/irpo_arc_1gpu.yaml").read_text(encoding="utf-8"))
+    asked = raw["prompts"]["train"]["problems"]
+    against = dict.fromkeys("abcd", "none")
+    raw["quality"]["kept"] = {"problems": asked, "against": against, "drop": ["near_duplicate"]}
+    raw["prompts"]["train"]["problems"] = "kept"
+    found = small(raw)
+    assert found.quality["kept"].drop == []
+    assert found.prompts["train"].problems == "kept"
+    assert found.problems[asked].options is not None
