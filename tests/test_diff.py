@@ -1,27 +1,46 @@
 """What differs between two versions and why: one change of the small store, one reason."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from schemas import TABLES, Reject
+from schemas import TABLES
 from schemas.ids import text_hash
 from stores.diff import ROW_COLUMNS, Diff
 from stores.diff_params import FunnelChange, ParamChange
 from stores.store import Store
 from tests.benchmarks.diff_world import expected as expected_counts
 from tests.benchmarks.diff_world import write_version
-from tests.diff_world import Reasons, World, add_steps, asked_again, drawn_again, index, question, rename
-from tests.small_store import problems, prompts, training
+from tests.diff_changes import (
+    FIRST,
+    ask_otherwise,
+    draw_otherwise,
+    dropped,
+    fewer_samples,
+    given,
+    judge,
+    lose_problem,
+    margin,
+    new_checker,
+    new_extractor,
+    new_gold,
+    of_first,
+    other_span,
+    rank_again,
+    retell,
+    smaller_k,
+    vanish,
+)
+from tests.diff_world import Reasons, World, question
+from tests.small_store import training
 
 SFT = {
     "model": "base", "steps_from": "none", "demos": "star", "watch": "none", "optimizer":
     {"lr": 0.01, "batch_size": 1, "steps": 1},
     "validation": {"prompts": "none", "problems": "none", "sampling": "explore"},
 }  # fmt: skip
-FIRST, SECOND = sorted(problem.problem_id for problem in problems())
 
 
 @pytest.fixture(scope="module")
@@ -33,118 +52,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def world(built: World, tmp_path: Path) -> World:
     return built.branch(tmp_path / "b")
-
-
-def of_first(row) -> bool:
-    """Whether a row is of the first problem."""
-    identity = getattr(row, "problem_id", None) or getattr(row, "prompt_id", None) or row.sample_id
-    return identity.startswith(FIRST)
-
-
-def lose_problem(world: World) -> None:
-    world.params(lambda p: p["problems"]["train"].update(limit=1))
-    for table, run in world.tables:
-        world.drop(table, run, of_first)
-
-
-def ask_otherwise(**values) -> Callable[[World], None]:
-    """All prompts are asked otherwise, and all samples and pairs are of the new ones."""
-
-    def change(world: World) -> None:
-        new = {old.prompt_id: asked_again(old, **values) for old in prompts()}
-        world.write("prompts", "train", list(new.values()))
-        for table, run in (("samples", "irpo_0"), ("pairs", "irpo_0")):
-            renamed = []
-            for row in world.tables[table, run]:
-                texts = {k: v for k, v in row.model_dump().items() if isinstance(v, str)}
-                for old, prompt in new.items():
-                    texts = {k: v.replace(old, prompt.prompt_id) for k, v in texts.items()}
-                renamed.append(row.model_copy(update=texts))
-            world.write(table, run, renamed)
-
-    return change
-
-
-def draw_otherwise(**values) -> Callable[[World], None]:
-    def change(world: World) -> None:
-        world.edit("samples", "irpo_0", lambda row: drawn_again(row, **values))
-        rename(world, "-abcdef01-", "-fedcba10-")
-
-    return change
-
-
-def fewer_samples(world: World) -> None:
-    world.params(lambda p: p["samples"]["irpo_0"].update(n=2))
-    world.drop("samples", "irpo_0", lambda row: row.index == 2)
-    world.drop("pairs", "irpo_0", lambda row: row.rank == 1)
-
-
-def retell(world: World) -> None:
-    """The last letter of a wrong sample is another one."""
-    old = next(s for s in world.rows("samples", "irpo_0") if of_first(s) and s.index == 1)
-    text = old.text[:-1] + "5"
-    world.update("samples", "irpo_0", lambda s: s == old, text=text, text_hash=text_hash(text))
-
-
-def judge(cause: Callable[[World], None], verdict: str = "correct") -> Callable[[World], None]:
-    """The second sample of the first problem is found right, so that it is rejected no more."""
-
-    def change(world: World) -> None:
-        reward = float(verdict == "correct")
-        world.update("rewards", "irpo_0", lambda r: of_first(r) and index(r) == 1, verdict=verdict, reward=reward)
-        world.drop("pairs", "irpo_0", lambda p: of_first(p) and p.rank == 0)
-        cause(world)
-
-    return change
-
-
-def new_checker(world: World) -> None:
-    world.update("rewards", "irpo_0", lambda r: True, checker_version="2")
-
-
-def new_gold(world: World) -> None:
-    world.update("answers", "train", of_first, answer="4")
-
-
-def new_extractor(world: World) -> None:
-    world.update("predictions", "irpo_0", of_first, extracted="8", extractor_version="2")
-
-
-def rank_again(world: World) -> None:
-    """One sample becomes right, so that the other pair of its prompt comes first."""
-    judge(new_checker)(world)
-    world.update("pairs", "irpo_0", of_first, rank=0)
-
-
-def smaller_k(world: World) -> None:
-    world.params(lambda p: p["pairs_outcome"]["irpo_0"].update(k=1))
-    world.drop("pairs", "irpo_0", lambda row: row.rank == 1)
-
-
-def dropped(reason: str, detail: str, **settings) -> Callable[[World], None]:
-    """The first pair of the first problem is a reject of the stage, whose settings differ (or not)."""
-
-    def change(world: World) -> None:
-        world.params(lambda p: p["pairs_outcome"]["irpo_0"].update(settings))
-        world.drop("pairs", "irpo_0", lambda p: of_first(p) and p.rank == 0)
-        asked = next(p for p in prompts() if of_first(p))
-        row = Reject(problem_id=FIRST, prompt_id=asked.prompt_id, reason=reason, detail=detail)  # type: ignore[arg-type]
-        world.reject("pairs_outcome", "irpo_0", [row])
-
-    return change
-
-
-def vanish(world: World) -> None:
-    world.drop("pairs", "irpo_0", lambda p: of_first(p) and p.rank == 0)
-
-
-def margin(world: World) -> None:
-    world.params(lambda p: p["pairs_outcome"]["irpo_0"].update(margin=0.5))
-    vanish(world)
-
-
-def other_span(world: World) -> None:
-    world.update("pairs", "irpo_0", lambda p: of_first(p) and p.rank == 0, chosen_start=3)
 
 
 PAIRS: list[tuple[str, Callable[[World], None], Reasons]] = [
@@ -213,12 +120,6 @@ QUICK = ("problem", "seed", "text", "ranked again", "k", "cap")
 """The quick tier's cases; each takes a third of a second."""
 
 
-def given(cases: Iterable[tuple], quick: Sequence[str] = ()) -> list:
-    """Cases by their first value; those that are not named are for the slow tier."""
-    marks = [() if case[0] in quick else pytest.mark.slow for case in cases]
-    return [pytest.param(*case[1:], id=case[0], marks=mark) for case, mark in zip(cases, marks, strict=True)]
-
-
 @pytest.mark.parametrize(("change", "expected"), given(PAIRS, QUICK))
 def test_a_change_has_its_reason(world: World, change: Callable[[World], None], expected: Reasons) -> None:
     change(world)
@@ -268,147 +169,6 @@ def test_pairs_that_are_repeated_are_counted(world: World) -> None:
     world.write("pairs", "irpo_0", [first, *rest, *(first.model_copy(update={"rank": rank}) for rank in (7, 8))])
     with world.diff() as found:
         assert [(c.change, c.rows) for c in found.counts] == [("added", 2)]
-
-
-STEPS: list[tuple[str, Callable[[World], None], Reasons]] = [
-    (
-        "human", lambda w: w.drop("step_labels", "checked", of_first),
-        {("removed", "label", "no longer labelled by ada"): 1},
-    ),
-    (
-        "judge", lambda w: w.edit("step_labels", "checked", lambda r: relabelled(r, "gpt-6", "j@2")),
-        {("removed", "label", "human ada -> judge gpt-6"): 1},
-    ),
-    (
-        "continuation's seed",
-        lambda w: w.edit("samples", "continued", lambda r: drawn_again(r, seed=4) if of_first(r) else r),
-        {("removed", "sample", "seed 0 -> 4"): 1},
-    ),
-]  # fmt: skip
-
-
-def relabelled(row, model: str, template: str):
-    changed = {"kind": "judge", "labeler": model, "model": model, "template": template, "verdict": "no_error",
-               "first_error": None, "labels": ["correct"], "correction": None}  # fmt: skip
-    return row.model_copy(update=changed) if of_first(row) else row
-
-
-@pytest.fixture(scope="module")
-def stepped(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The small store with step pairs."""
-    found = World(tmp_path_factory.mktemp("stepped"))
-    add_steps(found)
-    return found
-
-
-@pytest.mark.parametrize(("change", "expected"), given(STEPS, ["human"]))
-def test_a_change_of_step_pairs_has_its_reason(
-    stepped: World, tmp_path: Path, change: Callable[[World], None], expected: Reasons
-) -> None:
-    """The prompt that stops before the wrong step goes with the label, and is not the reason."""
-    world = stepped.branch(tmp_path / "b")
-    change(world)
-    world.drop("pairs", "steps", of_first)
-    if "label" in str(expected):
-        world.drop("prompts", "prefixes", of_first)
-    assert world.reasons(runs=["steps"]) == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("old", "new", "detail"),
-    [
-        ({"template": "j@1"}, {"template": "j@2"}, "template j@1 -> j@2"),
-        ({"model": "gpt-5"}, {"model": "gpt-6"}, "judge gpt-5 -> gpt-6"),
-        ({"labeler_version": "1"}, {"labeler_version": "2"}, "version of judge 1 -> 2"),
-        ({"labeler": "ada"}, {"labeler": "bob"}, "labeler ada -> bob"),
-    ],
-)
-def test_a_changed_label_says_who_labels_otherwise(
-    stepped: World, tmp_path: Path, old: dict[str, str], new: dict[str, str], detail: str
-) -> None:
-    judged = {"kind": "judge", "labeler": "judge", "model": "gpt", "template": "j"}
-    before = stepped.branch(tmp_path / "a")
-    before.edit("step_labels", "checked", lambda r: r.model_copy(update=judged | old))
-    after = before.branch(tmp_path / "b", before.b)
-    after.edit("step_labels", "checked", lambda r: r.model_copy(update=judged | new | {"rationale": "é"}))
-    after.update("step_labels", "checked", of_first, verdict="no_error", first_error=None, labels=["correct"])
-    assert after.reasons("step_labels")[next(iter(after.reasons("step_labels")))] == 2
-    after.drop("pairs", "steps", of_first)
-    assert after.reasons(runs=["steps"]) == {("removed", "label", detail): 1}
-
-
-def judged_again(world: World) -> None:
-    world.update("rewards", "irpo_0", lambda r: of_first(r) and index(r) == 1, verdict="correct", reward=1.0)
-
-
-def fewer_of(table: str, run: str) -> Callable[[World], None]:
-    """The last sample of every prompt is gone, and what was said of it."""
-
-    def change(world: World) -> None:
-        fewer_samples(world)
-        world.drop(table, run, lambda row: index(row) == 2)
-
-    return change
-
-
-def demo_of_another(world: World) -> None:
-    """Another sample of the first problem is right, and the problem's demo is gone."""
-    judged_again(world)
-    world.drop("demos", "star", of_first)
-
-
-TABLES_CHANGED: list[tuple[str, Callable[[World], None], Reasons]] = [
-    ("problems", lose_problem, {("removed", "problem", "problems.train.limit 2 -> 1"): 1}),
-    (
-        "problems", lambda w: w.update("problems", "train", of_first, licence="MIT"),
-        {("changed", "other", "no recorded cause"): 1},
-    ),
-    ("answers", new_gold, {("changed", "other", "no recorded cause"): 1}),
-    ("solutions", lose_problem, {("removed", "problem", "problems.train.limit 2 -> 1"): 1}),
-    (
-        "prompts", ask_otherwise(rendering="chat"),
-        {("added", "prompt", "rendering text -> chat"): 2, ("removed", "prompt", "rendering text -> chat"): 2},
-    ),
-    ("prompts", lose_problem, {("removed", "problem", "problems.train.limit 2 -> 1"): 1}),
-    ("samples", fewer_samples, {("removed", "sample", "samples.irpo_0.n 3 -> 2"): 2}),
-    (
-        "samples", draw_otherwise(seed=1),
-        {("added", "sample", "seed 0 -> 1"): 6, ("removed", "sample", "seed 0 -> 1"): 6},
-    ),
-    ("samples", retell, {("changed", "text", "another text under the same id"): 1}),
-    ("predictions", new_extractor, {("changed", "verdict", "extractor number 1 -> number 2"): 3}),
-    (
-        "rewards", judge(new_checker),
-        {("changed", "verdict", "checker number 1 -> number 2"): 5,
-         ("changed", "verdict", "wrong -> correct: checker number 1 -> number 2"): 1},
-    ),
-    ("rewards", judged_again, {("changed", "verdict", "wrong -> correct"): 1}),
-    ("rewards", fewer_of("rewards", "irpo_0"), {("removed", "sample", "samples.irpo_0.n 3 -> 2"): 2}),
-    (
-        "demos", demo_of_another,
-        {("removed", "regrouped", "another sample: wrong -> correct"): 1},
-    ),
-    (
-        "reference_logprobs", lambda w: w.update("reference_logprobs", "irpo_0", of_first, fingerprint="g"),
-        {("changed", "model", "fingerprint f -> g"): 2},
-    ),
-    (
-        "rejects", lambda w: w.reject("problems", "train", []),
-        {("removed", "other", "no recorded cause"): 2},
-    ),
-    ("step_labels", fewer_of("step_labels", "checked"), {("removed", "sample", "samples.irpo_0.n 3 -> 2"): 2}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("table", "change", "expected"), given([(case[0], *case) for case in TABLES_CHANGED], ["demos"])
-)
-def test_a_change_of_any_table_has_its_reason(
-    world: World, table: str, change: Callable[[World], None], expected: Reasons
-) -> None:
-    change(world)
-    assert world.reasons(table) == expected
 
 
 def test_a_run_of_one_version_is_one_reason(world: World) -> None:
