@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from builders.exporting.columns import columns
+from builders.exporting.columns import CHAT, columns, schema
 from builders.exporting.shards import CHUNKING, ROW_GROUP_BYTES, write_shards
 from builders.rendering import render_text
 from schemas.sections_export import CONFIGS
@@ -146,11 +146,19 @@ def test_without_them_no_text_of_a_test_problem_is_anywhere(everything: Path) ->
     assert secret.question not in (everything / "README.md").read_text() + (everything / "provenance.json").read_text()
 
 
+def test_no_column_changes_how_trainers_read_the_others() -> None:
+    """TRL takes rows with any of these columns for conversations if that column is one, whatever the others are."""
+    given = {"prompt", "chosen", "rejected", "completion", "messages"}
+    for config in CONFIGS:
+        conversations = {field.name for field in schema(config) if field.type == CHAT}
+        assert not conversations & given
+
+
 @pytest.mark.usefixtures("built")
 def test_conversations_are_messages(load: Load) -> None:
     rows = load(world.release(pairs=["said"], demos=[], format="conversational"), "pairs")
     for row in rows:
-        assert row["prompt"] == row["messages"]
+        assert row["prompt"] == row["prompt_messages"]
         assert row["chosen"] == [{"role": "assistant", "content": world.RIGHT}]
         assert row["rejected"] == [{"role": "assistant", "content": world.WRONG}]
 
@@ -164,7 +172,7 @@ def test_chat_prompts_become_strings_by_the_template(load: Load) -> None:
     tokenizer = load_tokenizer(Path("data/models/words"))
     assert [row["run"] for row in rows] == ["said", "said", "whole", "whole"]
     for row in rows:
-        assert row["prompt"] == render_text(tokenizer, row["messages"], row["prefill"], row["rendering"])
+        assert row["prompt"] == render_text(tokenizer, row["prompt_messages"], row["prefill"], row["rendering"])
     assert rows[0]["prompt"].startswith("system:\nBe brief.\n")
 
 

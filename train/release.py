@@ -23,7 +23,7 @@ from train.texts import Asked, PairText, Span, Text, spread
 
 _CONFIGS = {"pairs": ("pairs", "step_pairs"), "demos": ("demos",)}
 """Table -> the configs that hold its runs."""
-_PROMPT = ("run", "prompt_id", "messages", "prefill", "rendering")
+_PROMPT = ("run", "prompt_id", "prompt_messages", "prefill", "rendering")
 _SIDES = tuple(f"{side}_{field}" for side in ("chosen", "rejected") for field in Span._fields[1:])
 _PAIRS = (*_PROMPT, "rank", "chosen", "rejected", *_SIDES)
 _DEMOS = (*_PROMPT, "sample_id", "completion", "eos")
@@ -120,7 +120,7 @@ class ReleaseRun:
             first, last = np.searchsorted(numbers, (start, start + len(batch)))
             few = batch.take(pa.array(numbers[first:last] - start)).to_pylist()
             for place, row in zip(places[first:last].tolist(), few, strict=True):
-                asked = Asked(row.pop("messages"), row.pop("prefill"), row.pop("rendering"))
+                asked = Asked(row.pop("prompt_messages"), row.pop("prefill"), row.pop("rendering"))
                 self._prompts.setdefault(row["prompt_id"], asked)
                 rows[place] = row
         return rows

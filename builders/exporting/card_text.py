@@ -89,7 +89,7 @@ def _notes(record: dict[str, Any], test_answers: bool) -> Iterable[str]:
         yield (
             "**Prompts are rendered.** A `prompt` that is a string is what the model reads, the start of its answer"
             " included; of `rendering: chat` it has the template's own special tokens, so tokenize it without adding"
-            " any. `messages` and `prefill` are there to render it for another model."
+            " any. `prompt_messages` and `prefill` are there to render it for another model."
         )
     if "step_pairs" in configs:
         yield (

@@ -11,8 +11,9 @@ CHAT = arrow_schema(Prompt).field("messages").type
 """A conversation: a list of (role, content)."""
 RAW = ("question", "initial_reason_steps", "full_chosen", "full_rejected", "answer")
 """Columns of step pairs as the authors' code names them, beside what trainers read."""
-RENAMED = {"labels": "label_names"}
-"""Column of `step_labels` -> its name in a release, where trainers want another column of that name."""
+RENAMED = {"labels": "label_names", "messages": "prompt_messages"}
+"""Column of a table -> its name in a release, where trainers take a column of that name for something else: TRL's
+`is_conversational` may find `messages` first, and leave out the ending of rows whose texts are strings."""
 _FEW = {
     "run", "source", "licence", "rendering", "template", "eos", "model", "model_fingerprint", "chosen_eos",
     "rejected_eos", "chosen_model", "chosen_model_fingerprint", "rejected_model", "rejected_model_fingerprint",
@@ -84,7 +85,7 @@ def _raw() -> list[Column]:
 
 def _asked() -> list[Column]:
     named = [(Problem, "source"), (Problem, "licence"), (Prompt, "messages"), (Prompt, "prefill")]
-    return [_of(row, name) for row, name in [*named, (Prompt, "rendering"), (Prompt, "template")]]
+    return [_released(row, name) for row, name in [*named, (Prompt, "rendering"), (Prompt, "template")]]
 
 
 def _demos(conversational: bool) -> list[Column]:
@@ -112,8 +113,11 @@ def _stepwise() -> list[Column]:
 def _own(config: str) -> list[Column]:
     """The columns of our own table, and the run."""
     row = TABLES[TABLE_OF[config]]
-    own = [_of(row, name)._replace(name=RENAMED.get(name, name)) for name in row.model_fields]
-    return [*own, _text("run", f"run of {config}")]
+    return [*(_released(row, name) for name in row.model_fields), _text("run", f"run of {config}")]
+
+
+def _released(row: type[Row], name: str) -> Column:
+    return _of(row, name)._replace(name=RENAMED.get(name, name))
 
 
 def _of(row: type[Row], name: str) -> Column:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builders.exporting.columns import schema
+from builders.exporting.columns import RENAMED, schema
 from builders.exporting.lookups import Found, Lookup, whole
 from builders.exporting.rows import Context, Inputs, sliced, window
 from builders.exporting.tally import Tally
@@ -74,7 +74,7 @@ def _asked(context: Context, prompts: Found, count: int, run: str, tally: Tally)
     rows = prompts.rows
     asked = renderer.conversation(rows) if context.conversational else renderer.render(rows)
     tally.count_templates(rows)
-    own = {name: prompts.column(name) for name in ("messages", "prefill", "rendering", "template")}
+    own = {RENAMED.get(name, name): prompts.column(name) for name in ("messages", "prefill", "rendering", "template")}
     return own | {"prompt": asked.take(places), "run": pa.repeat(run, count)}
 
 

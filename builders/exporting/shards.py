@@ -72,7 +72,7 @@ def _shards(
 
 def _encoding(columns: list[Column]) -> dict[str, Any]:
     few = [column.name for column in columns if column.dictionary]
-    few += ["messages.list.element.role"] if any(column.name == "messages" for column in columns) else []
+    few += ["prompt_messages.list.element.role"] if any(column.name == "prompt_messages" for column in columns) else []
     ids = [c.name for c in columns if c.name.endswith("_id") and not c.dictionary]
     return {
         "compression": "zstd",
