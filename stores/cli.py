@@ -16,7 +16,18 @@ import typer
 
 from stores import diff_cli, ledger_cli, release_cli
 from stores.plain import printable
-from stores.printing import Format, FormatOption, jsonable, print_rows
+from stores.printing import (
+    SHOWN_ROWS,
+    Format,
+    FormatOption,
+    OutputOption,
+    ResultFormat,
+    ResultFormatOption,
+    RowsOption,
+    jsonable,
+    print_result,
+    print_rows,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -38,26 +49,49 @@ def _pairwright() -> None:
 
 @app.command()
 def sql(
-    query: Annotated[str | None, typer.Argument(help="The query; without one it is read from standard input.")] = None,
-    format: FormatOption = Format.table,
+    query: Annotated[
+        str | None, typer.Argument(help="Without one: a prompt on a terminal, else the query on standard input.")
+    ] = None,
+    rev: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REV",
+            help="A tag, branch, commit or DVC experiment instead of the checkout (`workspace`). Each is a schema, too:"
+            " `--rev v1.0 --rev workspace` has v1_0.pairs and workspace.pairs.",
+        ),
+    ] = None,
+    format: ResultFormatOption = ResultFormat.table,
+    output: OutputOption = None,
+    rows: RowsOption = SHOWN_ROWS,
     unsafe: Annotated[bool, typer.Option("--unsafe", help="Lift the guard: SQL may write and read any file.")] = False,
     ledger: Annotated[bool, typer.Option("--ledger", help="Ask the ledger (SQLite) instead of the tables.")] = False,
 ) -> None:
-    """Answers one SQL query over all tables and runs; `pairwright describe` lists them."""
-    if query is None:
-        if sys.stdin.isatty():
-            raise ValueError('give a query: pairwright sql "select * from funnel"')
+    """Answers SQL over all tables and runs, of the checkout or of other versions; `pairwright describe` lists them."""
+    prompted = query is None and sys.stdin.isatty()
+    if prompted and (ledger or output is not None or not sys.stdout.isatty()):
+        raise ValueError('give a query: pairwright sql "select * from funnel"')
+    if query is None and not prompted:
         query = sys.stdin.read()
     if ledger:
-        from stores.ledger import Ledger
-
-        print_rows(*Ledger().sql(query), format)
+        _ask_ledger(str(query), format, bool(rev))
         return
-    from stores.store import Store
+    from stores.versions import open_versions
 
-    with Store.open(guard=not unsafe) as store:
-        result = store.sql(query)
-        print_rows(result.columns, result.fetchall(), format)
+    with open_versions(rev or ["workspace"], guard=not unsafe) as versions:
+        if query is not None:
+            print_result(versions.sql(query), format, output, rows)
+        else:
+            from stores.prompt import Prompt
+
+            Prompt(versions, format, rows).run()
+
+
+def _ask_ledger(query: str, format: ResultFormat, versions: bool) -> None:
+    from stores.ledger import Ledger
+
+    if versions or format == ResultFormat.parquet:
+        raise ValueError("the ledger has no versions, and prints as table, json or csv")
+    print_rows(*Ledger().sql(query), Format(format))
 
 
 @app.command()
@@ -67,7 +101,9 @@ def query(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter's value; can be repeated.")
     ] = None,
     rev: RevOption = None,
-    format: FormatOption = Format.table,
+    format: ResultFormatOption = ResultFormat.table,
+    output: OutputOption = None,
+    rows: RowsOption = SHOWN_ROWS,
 ) -> None:
     """Answers a named query: those of Pairwright, and the .sql files in this project's `queries/`."""
     from stores.named import find, listing, named_queries
@@ -79,7 +115,7 @@ def query(
     named = find(Path(), name)
     with Store.open(guard=not named.shipped, rev=rev) as store:
         result = store.query(name, **named.parsed(settings or []))
-        print_rows(result.columns, result.fetchall(), format)
+        print_result(result, format, output, rows)
 
 
 @app.command()
@@ -187,12 +223,12 @@ def _add_command(point: EntryPoint, called: bool) -> None:
 
 
 def main() -> None:
-    """Runs the command line. A user's mistake is one line on standard error and exit code 1."""
+    """Runs the command line. A user's mistake is one line on standard error (and of a query the place), exit code 1."""
     try:
         add_commands(sys.argv[1:])
         app(prog_name="pairwright")
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
-        print(f"pairwright: {printable(str(error))}", file=sys.stderr)
+        print(printable("\n".join([f"pairwright: {error}", *getattr(error, "__notes__", [])])), file=sys.stderr)
         sys.exit(1)

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 DATA = Path("data")
+WORKSPACE = "workspace"
+"""What names the checkout where a revision is expected, as in DVC."""
 
 
 def run_dir(table: str, run: str, root: Path = Path()) -> Path:

@@ -23,10 +23,10 @@ import yaml
 from schemas import TABLES
 from schemas.params import Params, stage_runs, table_runs
 from stores.diff import Diff
+from stores.paths import WORKSPACE
 from stores.release_files import CONFIGS
 from stores.release_git import Checkout
 from stores.release_text import entry, with_entry
-from stores.revisions import WORKSPACE
 from stores.store import Store
 from stores.yaml_edit import set_values
 

@@ -92,9 +92,6 @@ class ReleaseStore(Store):
         """The configs as views in a connection that may have those of other versions, too, each in a schema."""
         return _ConfigViews(duck, self.release, self.guard, schema)
 
-    def _connect(self) -> Views:
-        return self.views_in(self._duck())
-
     def _decisive_files(self, table: str, run: str | None) -> list[Path]:
         """All files that decide what `dataset` holds."""
         self._known(table)

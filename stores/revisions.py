@@ -20,8 +20,6 @@ from stores.git import Repository
 from stores.paths import ledger_dir
 from stores.verified import damaged
 
-WORKSPACE = "workspace"
-"""What names the checkout where a revision is expected, as in DVC."""
 _READ = ("dvc.lock", "dvc.yaml", "params.yaml")
 _T = TypeVar("_T")
 

@@ -14,9 +14,8 @@ from stores.checks import Violation, check_models, check_tables
 from stores.duck import Duck, sql_file
 from stores.hub_release import is_hub_url
 from stores.named import find, near
-from stores.paths import ledger_dir, run_dir
-from stores.query import Parameters, Result, run_query
-from stores.revisions import WORKSPACE, Snapshot
+from stores.paths import WORKSPACE, ledger_dir, run_dir
+from stores.query import Parameters, Result, connect, run_query
 from stores.sources import RunSource, run_sources
 from stores.views import DERIVED, RunFiles, Views, local_parts, run_files
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from stores.diff import Diff
+    from stores.revisions import Snapshot
 
 TEXTS = {"pair_texts": ("run", "prompt_id", "rank"), "demo_texts": ("run", "prompt_id", "sample_id")}
 """Joined views that `dataset` gives too, with their order."""
@@ -68,7 +68,7 @@ class Store:
         files: Sequence[RunFiles],
         root: Path,
         guard: bool = False,
-        snapshot: Snapshot | None = None,
+        snapshot: "Snapshot | None" = None,
     ):
         self.params, self.files, self.root, self.guard, self.snapshot = params, list(files), root, guard, snapshot
         self._views: Views | None = None
@@ -94,6 +94,8 @@ class Store:
         if rev is None or rev == WORKSPACE:
             params = load_params(root / "params.yaml")
             return cls(params, run_files(params, local_parts(root)), root, guard)
+        from stores.revisions import Snapshot  # what a query of the checkout does not need
+
         snapshot = Snapshot.at(root, rev)
         params = parse_params(snapshot.text("params.yaml"), f"params.yaml at {rev}", older=True)
         return cls(params, run_files(params, snapshot.parts_of, snapshot.has), root, guard, snapshot)
@@ -110,18 +112,9 @@ class Store:
         if self._views is not None:
             self._views.duck.con.close()
 
-    def _connect(self) -> Views:
-        return Views(self._duck(), self.params, self.files, self.guard, self.root)
-
-    def _duck(self) -> Duck:
-        """An in-memory DuckDB; with the guard, locked: its views read through Arrow, DuckDB itself opens nothing."""
-        duck = Duck()
-        duck.execute("set python_enable_replacements = false")
-        duck.execute("set errors_as_json = true")
-        if self.guard:
-            duck.execute("set enable_external_access = false")
-            duck.execute("set lock_configuration = true")
-        return duck
+    def views_in(self, duck: Duck, schema: str | None = None) -> Views:
+        """The store's views in a connection that may have those of other versions, too, each in a schema."""
+        return Views(duck, self.params, self.files, self.guard, self.root, schema)
 
     def sql(self, query: str, params: Parameters = None) -> Result:
         """The answer to one query over the store's views.
@@ -129,8 +122,8 @@ class Store:
         `params` are values for `$name` (a mapping) or `?` (a sequence). Raises ValueError, one line that points at the
         place, for a query that DuckDB refuses; with the guard, also for anything but one SELECT.
         """
-        self._views = self._views or self._connect()
-        return run_query(self._views.duck.con, query, params, self._views)
+        self._views = self._views or self.views_in(connect(self.guard))
+        return run_query(self._views.duck.con, query, params, [self._views])
 
     def query(self, name: str, /, **params: Any) -> Result:
         """The answer to a named query, shipped or of the project's `queries/`: `query("accuracy", run="irpo_0")`.

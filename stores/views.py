@@ -95,12 +95,23 @@ class Views:
     """The store's views in one DuckDB, made when a query names them: binding a view opens its files.
 
     `guard` reads through Arrow data sets, so that no SQL needs to open files itself. `root` is the workspace whose
-    executions the costs are of.
+    executions the costs are of. With a `schema` they are in it, and made for queries that name it.
     """
 
-    def __init__(self, duck: Duck, params: Params, files: Sequence[RunFiles], guard: bool = False, root: Path = Path()):
+    def __init__(
+        self,
+        duck: Duck,
+        params: Params,
+        files: Sequence[RunFiles],
+        guard: bool = False,
+        root: Path = Path(),
+        schema: str | None = None,
+    ):
         self.duck, self.params, self.files, self.guard, self.root = duck, params, files, guard, root
+        self.schema, self._place = schema, f'"{schema}".' if schema else ""
         self._missing = {*TABLES, *DERIVED}
+        if schema:
+            duck.execute(f'create schema if not exists "{schema}"')
 
     def provide(self, query: str) -> None:
         """Makes the views that a query's text names; all of them if it names none (`show tables`).
@@ -108,6 +119,13 @@ class Views:
         Raises ValueError for a corrupt or foreign file.
         """
         words = set(re.findall(r"\w+", query.lower()))
+        if self.schema is not None and words & {*TABLES, *DERIVED}:
+            words = set(re.findall(rf'\b{self.schema.lower()}"?\s*\.\s*"?(\w+)', query.lower()))
+            if not words:
+                return
+        self._provide(words)
+
+    def _provide(self, words: set[str]) -> None:
         for name in (*TABLES, *DERIVED):
             if name in words or not words & {*TABLES, *DERIVED}:
                 self._make(name)
@@ -123,14 +141,39 @@ class Views:
         if name not in self._missing:
             return
         if name in TABLES:
-            _table_view(self.duck, name, [f for f in self.files if f.table == name and f.built and f.parts], self.guard)
+            self._table_view(name, [f for f in self.files if f.table == name and f.built and f.parts])
         elif name in JOINED:
             query = sql_file(__file__, name)
-            self.provide(query)
-            self.duck.execute(f"create view {name} as {query}")
+            self._provide(set(re.findall(r"\w+", query)))
+            self.duck.execute(f"create view {self._place}{name} as {query}")
         else:
-            _rows_view(self.duck, name, *self._literal_rows(name))
+            self.duck.execute(f"create view {self._place}{name} as {_rows_query(*self._literal_rows(name))}")
         self._missing.discard(name)
+
+    def _table_view(self, table: str, runs: Sequence[RunFiles]) -> None:
+        first = f"{PAIR_ID} as pair_id, " if table == "pairs" else ""
+        stage = ", null::varchar as stage" if table == "rejects" else ""
+        branches = [f"select {first}*, null::varchar as run{stage} from ({select_parts([], table)})"]
+        if runs:
+            branches = [self._branch(table, run, first) for run in runs]
+        self.duck.execute(f'create view {self._place}"{table}" as ' + " union all ".join(branches))
+
+    def _branch(self, table: str, run: RunFiles, first: str) -> str:
+        stage = f", {literal(run.section)} as stage" if table == "rejects" else ""
+        source = self._dataset(run) if self.guard else f"({select_parts(run.parts, table)})"
+        return f"select {first}*, {literal(run.run)} as run{stage} from {source}"
+
+    def _dataset(self, run: RunFiles) -> str:
+        """Registers a run as an Arrow data set (columns that an older version lacks are null); returns its SQL name."""
+        import pyarrow.dataset as pads
+
+        for part in run.parts:
+            open_part(part, TABLES[run.table])
+        name = f"{self.schema}/{run.table}@{run.label}" if self.schema else f"{run.table}@{run.label}"
+        files = [str(part) for part in run.parts]
+        dataset = pads.dataset(files, schema=arrow_schema(TABLES[run.table]), format="parquet")
+        self.duck.con.register(name, dataset)
+        return f'"{name}"'
 
     def _literal_rows(self, name: str) -> tuple[dict[str, str], Iterable[Sequence[Any]]]:
         edge = dict.fromkeys(("table", "run", "input_table", "input_run"), "varchar")
@@ -168,40 +211,13 @@ def settings(prefix: str, block: BaseModel) -> Iterable[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def _table_view(duck: Duck, table: str, runs: Sequence[RunFiles], guard: bool) -> None:
-    first = f"{PAIR_ID} as pair_id, " if table == "pairs" else ""
-    stage = ", null::varchar as stage" if table == "rejects" else ""
-    branches = [f"select {first}*, null::varchar as run{stage} from ({select_parts([], table)})"]
-    if runs:
-        branches = [_branch(duck, table, run, first, guard) for run in runs]
-    duck.execute(f'create view "{table}" as ' + " union all ".join(branches))
-
-
-def _branch(duck: Duck, table: str, run: RunFiles, first: str, guard: bool) -> str:
-    stage = f", {literal(run.section)} as stage" if table == "rejects" else ""
-    source = _dataset(duck, run) if guard else f"({select_parts(run.parts, table)})"
-    return f"select {first}*, {literal(run.run)} as run{stage} from {source}"
-
-
-def _dataset(duck: Duck, run: RunFiles) -> str:
-    """Registers a run as an Arrow data set (columns that an older version lacks are null); returns its SQL name."""
-    import pyarrow.dataset as pads
-
-    for part in run.parts:
-        open_part(part, TABLES[run.table])
-    name = f"{run.table}@{run.label}"
-    files = [str(part) for part in run.parts]
-    duck.con.register(name, pads.dataset(files, schema=arrow_schema(TABLES[run.table]), format="parquet"))
-    return f'"{name}"'
-
-
-def _rows_view(duck: Duck, name: str, columns: dict[str, str], rows: Iterable[Sequence[Any]]) -> None:
-    """A view of literal rows."""
+def _rows_query(columns: dict[str, str], rows: Iterable[Sequence[Any]]) -> str:
+    """A SELECT of literal rows."""
     values = ", ".join("(" + ", ".join(_value(v) for v in row) + ")" for row in rows)
     names = ", ".join(f'"{column}"' for column in columns)
     nulls = ", ".join(f'null::{kind} as "{column}"' for column, kind in columns.items())
     rest = f" union all select * from (values {values}) as given({names})" if values else ""
-    duck.execute(f"create view {name} as select {nulls} where false{rest}")
+    return f"select {nulls} where false{rest}"
 
 
 def _value(value: Any) -> str:

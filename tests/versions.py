@@ -89,7 +89,7 @@ class Project:
 
     def forget(self, directory: Path | str) -> None:
         """Removes the files of a directory, as it is in the checkout, from the cache."""
-        for path in (self.root / directory).rglob("*"):
+        for path in (self.root / directory).rglob("*.*"):
             self._path(hashlib.md5(path.read_bytes()).hexdigest()).unlink(missing_ok=True)
 
 
