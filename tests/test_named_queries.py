@@ -319,7 +319,7 @@ def test_a_projects_own_query(store: Path) -> None:
 
 def test_a_projects_own_query_is_guarded(store: Path) -> None:
     own("harm", "-- One row.\ncopy (select 1) to 'written'")
-    with pytest.raises(ValueError, match=r"queries/harm\.sql: only one SELECT is allowed"):
+    with pytest.raises(ValueError, match=r"queries/harm\.sql: Permission Error: only one SELECT is allowed"):
         run("harm")
     assert not Path("written").exists()
 

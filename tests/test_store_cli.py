@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from stores.cli import main
@@ -14,7 +15,8 @@ from stores.ledger import Completion, Ledger
 from stores.parquet import PART
 from stores.paths import run_dir
 from stores.store import Store
-from tests.small_store import TEXTS, build, pair_id, prompts, rows
+from tests.small_store import TEXTS, build, pair_id, prompts, rows, sample, write
+from tests.versions import Project
 
 
 @pytest.fixture
@@ -73,10 +75,124 @@ def test_sql_reads_standard_input(root: Path, pairwright: Terminal, monkeypatch:
     assert "42" in pairwright("sql")[1]
 
 
-def test_sql_on_a_terminal_needs_a_query(root: Path, pairwright: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rest", [["--ledger"], ["--output", "x.csv"], []], ids=["ledger", "file", "piped on"])
+def test_sql_needs_a_query_where_there_is_no_prompt(
+    root: Path, pairwright: Terminal, monkeypatch: pytest.MonkeyPatch, rest: list[str]
+) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    code, _, err = pairwright("sql")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: bool(rest))
+    code, _, err = pairwright("sql", *rest)
     assert (code, err) == (1, 'pairwright: give a query: pairwright sql "select * from funnel"\n')
+
+
+POINTED = {
+    "select foo from pairs": ['line 1, column 8: Binder Error: Referenced column "foo"', "select foo from pairs", 7],
+    "select 1,\n\t'猫🐈', foo from pairs": ["line 2, column 8: Binder Error", " '猫🐈', foo from pairs", 9],
+    "selec 1": ["line 1, column 1: Parser Error", "selec 1", 0],
+    f"select {'1, ' * 200} foo from pairs": ["line 1, column 609: Binder", f"… {'1, ' * 16} foo from pairs", 51],
+    "from read_text('x')": ["line 1, column 6: Permission Error: the function read_text", "from read_text('x')", 5],
+}
+
+
+@pytest.mark.parametrize(("query", "expected"), POINTED.items(), ids=["name", "wide", "syntax", "long", "guard"])
+def test_a_mistake_in_a_query_is_pointed_at(root: Path, pairwright: Terminal, query: str, expected: list) -> None:
+    code, out, err = pairwright("sql", query)
+    lines = err.splitlines()
+    assert (code, out, len(lines)) == (1, "", 3)
+    assert lines[0].startswith(f"pairwright: {expected[0]}")
+    assert lines[1:] == [f"  {expected[1]}", "  " + " " * expected[2] + "^"]
+
+
+def test_parquet_and_files(root: Path, pairwright: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = "select sample_id, text, token_ids, sum(1) over () as n from samples order by all"
+    expected = Store.open().sql(query).to_arrow()
+    assert pairwright("sql", query, "--format", "parquet", "--output", "rows.parquet")[:2] == (0, "")
+    assert pq.read_table("rows.parquet").to_pylist() == expected.to_pylist()
+    for format in ("csv", "json", "table"):
+        assert pairwright("sql", query, "--format", format, "--output", "rows.txt")[:2] == (0, "")
+        assert Path("rows.txt").read_text() == pairwright("sql", query, "--format", format)[1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, _, err = pairwright("sql", query, "--format", "parquet")
+    assert (code, "parquet is binary" in err) == (1, True)
+
+
+def test_parquet_goes_to_a_pipe(root: Path) -> None:
+    command = [sys.executable, "-m", "stores", "sql", "select 6 * 7 as answer", "--format", "parquet"]
+    environment = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, capture_output=True, cwd=root, env=environment, check=True)
+    assert pq.read_table(io.BytesIO(done.stdout)).to_pylist() == [{"answer": 42}]
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "parquet"])
+def test_a_file_appears_only_once_it_is_whole(root: Path, pairwright: Terminal, format: str) -> None:
+    Path("rows").write_text("as before")
+    late = "select case when range = 250000 then 'x' else '1' end::int as n from range(300000)"
+    code, _, err = pairwright("sql", late, "--format", format, "--output", "rows")
+    assert (code, "Could not convert string" in err) == (1, True)
+    assert Path("rows").read_text() == "as before"
+    assert [path.name for path in root.iterdir() if "rows" in path.name] == ["rows"]
+
+
+def test_a_table_shows_so_many_rows(root: Path, pairwright: Terminal) -> None:
+    query = "select range as n from range({})"
+    assert pairwright("sql", query.format(1000))[1].splitlines()[-1] == "(1000 rows)"
+    out = pairwright("sql", query.format(1001))[1].splitlines()
+    assert (len(out), out[-1]) == (1003, "(the first 1000 rows; `--rows 0` shows all)")
+    assert pairwright("sql", query.format(1001), "--rows", "0")[1].splitlines()[-1] == "(1001 rows)"
+    assert len(pairwright("sql", query.format(1001), "--format", "csv")[1].splitlines()) == 1002
+    endless = pairwright("sql", query.format(10**15), "--rows", "1")[1]
+    assert endless.splitlines()[-1] == "(the first 1 row; `--rows 0` shows all)"
+
+
+@pytest.mark.parametrize("format", ["csv", "json"])
+def test_numbers_are_printed_as_they_are_in_a_whole_result(root: Path, pairwright: Terminal, format: str) -> None:
+    query = (
+        "select sum(range) as n, 0.5::double as d, [1] as l, date '2025-01-02' as day, null as nothing from range(4)"
+    )
+    expected = {"csv": "n,d,l,day,nothing\n6,0.5,[1],2025-01-02,\n"}
+    expected["json"] = '[{"n": 6, "d": 0.5, "l": [1], "day": "2025-01-02", "nothing": null}]\n'
+    assert pairwright("sql", query, "--format", format)[1] == expected[format]
+
+
+def test_a_statement_that_is_no_query_runs_once(root: Path, pairwright: Terminal) -> None:
+    counted = "create temp sequence s; select nextval('s') as n"
+    assert pairwright("sql", "--unsafe", counted, "--format", "csv")[1] == "n\n1\n"
+    assert pairwright("sql", "--unsafe", counted, "--format", "json")[1] == '[{"n": 1}]\n'
+    copy = "copy (select 1 as one) to 'out.csv'"
+    assert pairwright("sql", "--unsafe", copy, "--format", "csv")[1].splitlines() == ["Count", "1"]
+
+
+@pytest.fixture
+def versioned(root: Path) -> Project:
+    """v1.0: 8 samples; the checkout: 3."""
+    project = Project(root)
+    project.commit(tag="v1.0")
+    write(root, "samples", "irpo_0", [sample(prompts()[0], 0, "new")])
+    return project
+
+
+def test_commands_answer_of_another_version(versioned: Project, pairwright: Terminal) -> None:
+    count = "select count(*) as n from samples"
+    assert pairwright("sql", count, "--format", "csv")[1] == "n\n3\n"
+    assert pairwright("sql", count, "--format", "csv", "--rev", "v1.0")[1] == "n\n8\n"
+    both = "select (select count(*) from v1_0.samples) as a, (select count(*) from workspace.samples) as b"
+    assert pairwright("sql", both, "--format", "csv", "--rev", "v1.0", "--rev", "workspace")[1] == "a,b\n8,3\n"
+    runs = json.loads(pairwright("runs", "--rev", "v1.0", "--format", "json")[1])
+    assert {row["run"]: row["rows"] for row in runs if row["table"] == "samples"}["irpo_0"] == 6
+    assert "irpo_0  samples       True   6" in pairwright("describe", "samples", "--rev", "v1.0")[1]
+    first = prompts()[0].prompt_id
+    assert "answer '4'" in pairwright("show", first, "--rev", "v1.0")[1]
+    assert pairwright("check", "--rev", "v1.0")[0] == 0
+    assert pairwright("check")[0] == 1
+
+
+def test_a_table_without_its_version_is_said_with_the_schemas(versioned: Project, pairwright: Terminal) -> None:
+    _, _, err = pairwright("sql", count := "select count(*) from samples", "--rev", "v1.0", "--rev", "workspace")
+    lines = err.splitlines()
+    assert "Did you mean" in lines[0]
+    assert lines[1:] == [f"  {count}", "  " + " " * 21 + "^", "(the versions are the schemas v1_0, workspace)"]
+    code, _, err = pairwright("sql", "--ledger", "select 1", "--rev", "v1.0")
+    assert (code, err) == (1, "pairwright: the ledger has no versions, and prints as table, json or csv\n")
 
 
 def test_sql_is_guarded_unless_asked(root: Path, pairwright: Terminal) -> None:
@@ -98,7 +214,6 @@ def test_sql_asks_the_ledger(root: Path, pairwright: Terminal) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sql", "select foo from pairs"], 'pairwright: line 1, column 8: Binder Error: Referenced column "foo"'),
         (["describe", "pair"], "pairwright: no table or view 'pair' (did you mean 'pairs'?)"),
         (["show", "0123456789abcdef"], "pairwright: no pair with pair_id '0123456789abcdef'; `select pair_id, run"),
         (
