@@ -8,6 +8,7 @@ called, and only the one that is called is loaded.
 import json
 import os
 import sys
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +37,8 @@ app.command("diff")(diff_cli.diff)
 app.command("release")(release_cli.release)
 
 GROUP = "pairwright.commands"
+EXAMPLE = 24
+"""Characters of an example in `describe`."""
 
 RevOption = Annotated[
     str | None, typer.Option(metavar="REV", help="Of a tag, branch, commit or DVC experiment, not of the checkout.")
@@ -143,7 +146,7 @@ def describe(
     table: Annotated[str | None, typer.Argument(help="A table or view; without one they are listed.")] = None,
     rev: RevOption = None,
 ) -> None:
-    """Says what a table or view holds: grain, columns, runs and an example row."""
+    """Says what a table or view holds: grain, columns with their meaning and examples, rows by run, an example row."""
     from schemas import TABLES
     from stores.store import RunRow, Store, grain
     from stores.views import DERIVED
@@ -155,13 +158,20 @@ def describe(
     with Store.open(rev=rev) as store:
         found = store.describe(table)
     print(f"{found.name}: {found.grain}\n")
-    print_rows(("column", "type", "meaning"), found.columns, Format.table)
+    described = [(*column, _examples(found.examples(column[0]))) for column in found.columns]
+    print_rows(("column", "type", "meaning", "examples"), described, Format.table)
     if found.runs:
-        print()
+        print(f"\n{sum(row.rows or 0 for row in found.runs)} rows, by run:\n")
         print_rows(RunRow._fields[1:], [row[1:] for row in found.runs], Format.table)
     if found.example is not None:
         print("\nan example row:")
         print(printable(json.dumps(found.example, ensure_ascii=False, indent=2, default=jsonable)))
+
+
+def _examples(values: Sequence[object]) -> str:
+    """Short values side by side, and of long ones the beginning."""
+    texts = [printable(" ".join(str(value).split())) for value in values]
+    return ", ".join(dict.fromkeys(text if len(text) <= EXAMPLE else f"{text[: EXAMPLE - 1]}…" for text in texts))
 
 
 @app.command()

@@ -107,7 +107,7 @@ def print_rows(
     stream, found = stream or sys.stdout, iter(rows)
     match format:
         case Format.json:
-            objects = (json.dumps(dict(zip(columns, row, strict=True)), default=jsonable) for row in found)
+            objects = (_ASCII(dict(zip(columns, row, strict=True))) for row in found)
             stream.write("[" + next(objects, ""))
             stream.writelines(f",\n {line}" for line in objects)
             stream.write("]\n")
@@ -139,7 +139,7 @@ def _cell(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, list | dict | tuple):
-        return json.dumps(value, ensure_ascii=False, default=jsonable)
+        return _UNICODE(value)
     return value.hex() if isinstance(value, bytes) else value
 
 
@@ -150,3 +150,7 @@ def _shown(value: Any) -> Any:
 
 def jsonable(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else str(value)
+
+
+_ASCII, _UNICODE = (json.JSONEncoder(ensure_ascii=ascii, default=jsonable).encode for ascii in (True, False))
+"""Made once: `json.dumps` would make an encoder for every value."""

@@ -16,7 +16,7 @@ from stores.hub_release import HubRelease, open_hub_release
 from stores.named import near
 from stores.release_files import CONFIGS
 from stores.revisions import Snapshot
-from stores.store import Description, RunRow, Store, meanings
+from stores.store import HEAD, Description, RunRow, Store, meanings
 from stores.views import Views
 
 
@@ -67,10 +67,9 @@ class ReleaseStore(Store):
         Raises ValueError for one that it lacks.
         """
         self._known(table)
-        result, means = self.sql(f'select * from "{table}" limit 1'), meanings(table)
+        result, means = self.sql(f'select * from "{table}"'), meanings(table)
         columns = [(c, t.lower(), means.get(c, "")) for c, t in zip(result.columns, result.types, strict=True)]
-        (example,) = [dict(zip(result.columns, row, strict=True)) for row in result.fetchall()] or [None]
-        return Description(table, f"One row per {CONFIGS[table]}.", columns, self.runs(table), example)
+        return Description(table, f"One row per {CONFIGS[table]}.", columns, self.runs(table), result.head(HEAD))
 
     def check(self, deep: bool = False) -> NoReturn:
         """Raises ValueError: a release has no tables to check. Its files are always checked when they are read."""

@@ -38,6 +38,10 @@ _LABELLED = {
 }
 
 
+HEAD = 30
+"""First rows of a table among which `describe` looks for examples."""
+
+
 class RunRow(NamedTuple):
     """One row per run of a table (`models` included) in params; rows and bytes are None where it is not built."""
 
@@ -50,13 +54,29 @@ class RunRow(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What a table or view holds; `columns` are (name, type, meaning), `runs` the table's rows of `Store.runs`."""
+    """What a table or view holds; `columns` are (name, type, meaning), `runs` the table's rows of `Store.runs`.
+
+    `head` are its first rows: examples of its values, of which `examples` gives some different ones of a column.
+    """
 
     name: str
     grain: str
     columns: list[tuple[str, str, str]]
     runs: list[RunRow]
-    example: dict[str, Any] | None
+    head: list[tuple]
+
+    @property
+    def example(self) -> dict[str, Any] | None:
+        names = [name for name, _, _ in self.columns]
+        return dict(zip(names, self.head[0], strict=True)) if self.head else None
+
+    def examples(self, column: str, most: int = 3) -> list[Any]:
+        place = [name for name, _, _ in self.columns].index(column)
+        found: list[Any] = []
+        for value in (row[place] for row in self.head):
+            if value is not None and value not in found:
+                found.append(value)
+        return found[:most]
 
 
 class Store:
@@ -202,18 +222,15 @@ class Store:
         return sum(path.stat().st_size for path in files.values()) if files else None
 
     def describe(self, table: str) -> Description:
-        """Grain, columns, runs and an example row of a table or view.
+        """Grain, columns, runs and first rows of a table or view.
 
         Raises ValueError for an unknown name.
         """
         if table not in TABLES and table not in DERIVED:
             raise ValueError(f"no table or view '{table}'{near(table, [*TABLES, *DERIVED])}")
-        result = self.sql(f'select * from "{table}" limit 1')
-        means = meanings(table)
+        result, means = self.sql(f'select * from "{table}"'), meanings(table)
         columns = [(c, t.lower(), means.get(c, "")) for c, t in zip(result.columns, result.types, strict=True)]
-        rows = result.fetchall()
-        example = dict(zip(result.columns, rows[0], strict=True)) if rows else None
-        return Description(table, grain(table), columns, self.runs(table), example)
+        return Description(table, grain(table), columns, self.runs(table), result.head(HEAD))
 
     def check(self, deep: bool = False) -> list[Violation]:
         """What is wrong with the built runs: an empty list if nothing is.

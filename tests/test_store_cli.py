@@ -262,7 +262,8 @@ def test_runs_lists_what_is_built_and_what_is_not(root: Path, pairwright: Termin
 
 def test_describe_shows_meanings_counts_and_an_example(root: Path, pairwright: Terminal) -> None:
     _, out, _ = pairwright("describe", "rewards")
-    for part in ("rewards: One row per sample", "undecided: the checker timed out", "irpo_0", '"verdict": '):
+    meaning = "undecided: the checker timed out or crashed; never treated as wrong"
+    for part in ("rewards: One row per sample", f"{meaning}  correct, wrong, no_answer", "irpo_0", '"verdict": '):
         assert part in out
     listed = pairwright("describe")[1]
     assert "pair_texts" in listed
