@@ -49,12 +49,6 @@ def configuration(root: Path) -> dict[str, str]:
     return {name: value.strip() for name, mark, value in (line.partition("=") for line in said.splitlines()) if mark}
 
 
-def cache_dir(root: Path) -> Path:
-    """Where DVC's cache is."""
-    said = _dvc(root, "cache", "dir").strip()
-    return Path(said) if said else root / ".dvc" / "cache"
-
-
 def _dvc(root: Path, *arguments: str) -> str:
     """What a command of DVC prints; nothing where it fails."""
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True)

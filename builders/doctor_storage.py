@@ -12,7 +12,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from builders.doctor import Finding
-from builders.doctor_remotes import cache_dir, examine_remotes, existing
+from builders.doctor_remotes import examine_remotes, existing
+from stores.dvc_files import cache_dir, project_dir
 from stores.ledger import Ledger
 from stores.ledger_schema import VERSION
 from stores.paths import DATA, ledger_dir
@@ -27,7 +28,7 @@ def examine_storage(root: Path, deep: bool, network: bool = False) -> Iterator[F
     yield from _git(root)
     found = _dvc_doctor(root)
     yield from _dvc(root, found)
-    cache = cache_dir(root)
+    cache = cache_dir(project_dir(root)) if found is not None else root / ".dvc" / "cache"
     if found is not None:
         yield from examine_remotes(root, found.get("Cache types", ""), cache, network)
     yield from disks(
