@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 FOLDER = "pictures"
 _COLOURS = {"chosen": "#2f7fc1", "rejected": "#d0632f"}
 _RUN_COLOURS = ("#2f7fc1", "#d0632f", "#3f9b62", "#9467bd", "#b58900", "#7f7f7f")
+_WIDE = 1000
+"""From this ratio on, an axis has room for powers of ten alone."""
+_STYLES = [(colour, line) for line, colour in product(("solid", "dashed", "dotted"), _RUN_COLOURS)]
 _SHARES = 20
 """Bars of a histogram of shares."""
 
@@ -47,14 +51,17 @@ def _png(draw: Callable[["Axes", Any], None], given: Any) -> bytes:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     out = io.BytesIO()
     with matplotlib.rc_context({"font.size": 9, "font.family": "DejaVu Sans", "axes.spines.top": False,
                                 "axes.spines.right": False}):  # fmt: skip
-        figure = Figure(figsize=(6.4, 2.6), dpi=110, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(6.4, 2.6), dpi=110)
+        figure.subplots_adjust(left=0.12, right=0.98, bottom=0.19, top=0.95)
         draw(figure.subplots(), given)
-        figure.savefig(out, format="png", metadata={"Software": None})
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # once; `savefig` draws twice, and says in the file which version drew it
+        Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(out, format="png")
     return out.getvalue()
 
 
@@ -67,19 +74,22 @@ def _lengths(axes: "Axes", lengths: dict[str, np.ndarray]) -> None:
         edges = np.maximum(BINS[low : high + 1], 0.8)
         axes.stairs(counts[low:high], edges, label=side, color=_COLOURS.get(side, _RUN_COLOURS[2]), linewidth=1.6)
     axes.set(xscale="log", xlabel="characters", ylabel="rows", ylim=(0, None))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if BINS[high] < _WIDE * max(BINS[low], 1) else (1,)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
     if len(lengths) > 1:
         axes.legend(frameon=False)
 
 
 def _rates(axes: "Axes", rates: dict[str, Counter[tuple[int, int]]]) -> None:
     edges = np.linspace(0, 1, _SHARES + 1)
-    for (run, counts), colour in zip(rates.items(), _RUN_COLOURS, strict=False):
+    for number, (run, counts) in enumerate(rates.items()):
+        colour, line = _STYLES[number % len(_STYLES)]
         shares = [(right / n, prompts) for (right, n), prompts in counts.items() if n]
         values, weights = zip(*shares, strict=True)
         found, _ = np.histogram(values, edges, weights=weights)
-        axes.stairs(found, edges, label=run, color=colour, linewidth=1.6)
+        axes.stairs(found, edges, label=run, color=colour, linestyle=line, linewidth=1.6)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="share of correct samples", ylabel="prompts", xlim=(0, 1), ylim=(0, None))
     axes.legend(frameon=False)
