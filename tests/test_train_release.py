@@ -181,11 +181,13 @@ def test_a_reference_of_another_model_is_computed_under_it(workspace, capsys):
     run(workspace, "sft.warm", "reference.sums")
     world.set_params(workspace, {"preference.dpo.model": "warm"})
     run(workspace, "preference.dpo")
-    expected = outputs(workspace, "dpo")[0]
-    shutil.rmtree(workspace / "data/reference_logprobs")
+    expected, computed = outputs(workspace, "dpo")[0], rows(workspace, "reference_logprobs", "sums")
+    other = [ReferenceLogprob(**row | {"n_tokens": row["n_tokens"] + 1, "logprob": -1.0}) for row in computed]
+    world.write(workspace, "sums", other)
     from_release(workspace, "preference.dpo", release)
     assert outputs(workspace, "dpo")[0] == expected
-    assert "completions under 'tiny' first" in capsys.readouterr().err
+    said = "run=sums is of other texts: computes the log-probs of 20 completions under 'tiny' first"
+    assert said in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_the_same_data_is_resumed_wherever_they_come_from(workspace, monkeypatch):

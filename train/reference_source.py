@@ -58,29 +58,25 @@ def find_references(stage: Stage, source: Source, pairs: list[Pair]) -> Referenc
     place, run = f"{stage.section} {stage.name}", stage.config.reference
     own = Stage("reference", run, stage.root, stage.params)
     config: ReferenceRun = own.config
-    table, same_model = run_dir(_TABLE, run, stage.root), config.model == stage.config.model
-    scored, why = spans(pairs), f"{table.relative_to(stage.root)} is not there"
+    scored = spans(pairs if config.model == stage.config.model else load_pairs(source, Reader.of(own)))
+    table, why = run_dir(_TABLE, run, stage.root), "is not there"
     if table.is_dir():
         found = _numbers(stage.read(_TABLE, run))
-        if _is_of(found, scored, same_model):
+        if _is_of(found, scored):
             return {span: logprob for span, (logprob, _) in found.items()}
-        why = f"{table.relative_to(stage.root)} is of other texts"
-    if not same_model:
-        scored = spans(load_pairs(source, Reader.of(own)))
+        why = "is of other texts"
     kept = ledger_dir() / "reference" / f"{_key(own, scored)}.safetensors"
     if not kept.exists():
         count = f"the log-probs of {len(scored):,} completions under '{config.model}'"
-        print(f"{place}: {why}: computes {count} first", file=sys.stderr)
+        print(f"{place}: {table.relative_to(stage.root)} {why}: computes {count} first", file=sys.stderr)
         own.cost = stage.cost
         _keep(own, scored, kept)
     return dict(zip(scored, _load(kept), strict=True))
 
 
-def _is_of(found: dict[Span, tuple[float, int]], scored: dict[Span, Tokens], same_model: bool) -> bool:
+def _is_of(found: dict[Span, tuple[float, int]], scored: dict[Span, Tokens]) -> bool:
     """Whether a table has all spans, of as many tokens: ids of texts that were drawn elsewhere may be the same."""
-    if not scored.keys() <= found.keys():
-        return False
-    return not same_model or all(found[span][1] == len(tokens.completion) for span, tokens in scored.items())
+    return all(span in found and found[span][1] == len(tokens.completion) for span, tokens in scored.items())
 
 
 def _numbers(table: pa.Table) -> dict[Span, tuple[float, int]]:
