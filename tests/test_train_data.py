@@ -109,6 +109,17 @@ def test_samples_of_gold_runs_and_prompts_of_demos_are_found_through_params(stor
     assert store.text(store.demos()[0].tokens.completion) == " Final answer: 5<eos>"
 
 
+@pytest.mark.parametrize("order", [("drawn", "again"), ("again", "drawn")])
+def test_an_id_that_several_runs_have_is_of_the_first_by_name(store, monkeypatch, order):
+    """As in the store's views and in releases, however params order the runs."""
+    again = [s.model_copy(update={"text": s.text.upper()}) for i in range(6) for s in world.drawn(i)]
+    world.write(store.root, "again", again)
+    found = Tables.source_runs
+    monkeypatch.setattr(Tables, "source_runs", lambda t, table: order if table == "samples" else found(t, table))
+    source, _ = store.source("preference", "dpo", "pairs", "sums", 100)
+    assert {pair.chosen.text.isupper() for pair in source.pairs()} == {True}
+
+
 def test_a_limit_takes_evenly_spaced_pairs(store):
     everything = [pair.name for pair in store.pairs()]
     assert [pair.name for pair in store.pairs(limit=3)] == [everything[i] for i in (0, 2, 5)]

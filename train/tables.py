@@ -67,8 +67,10 @@ class Tables:
         self._prompts = self._referenced("prompts", "prompt_id", ["messages", "prefill", "rendering"], wanted)
 
     def _referenced(self, table: str, key: str, columns: list[str], wanted: set[str]) -> Found:
-        """Key -> row, for the rows that are wanted of the runs behind this one."""
-        keys, runs = pa.array(sorted(wanted), pa.string()), self.source_runs(table)
+        """Key -> row, for the rows that are wanted of the runs behind this one; the store's views and releases, too,
+        take the first run by name that has a key.
+        """
+        keys, runs = pa.array(sorted(wanted), pa.string()), sorted(self.source_runs(table), reverse=True)
         scans = (self.stage.scan(table, run, [key, *columns]) for run in runs)
         return {row[key]: row for batches in scans for row in _matching(batches, key, keys)}
 
