@@ -16,7 +16,6 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from builders.exporting.card import stamp
-from builders.exporting.provenance import read_provenance
 from builders.exporting.release import Written, write_release
 from builders.exporting.rows import parts_of
 from schemas import Prompt
@@ -26,6 +25,7 @@ from schemas.slots import NONE
 from stores.named import near
 from stores.parquet import scan_parts
 from stores.paths import run_dir
+from stores.release_files import read_provenance
 from stores.sources import run_sources
 from stores.stage import replace_directory
 from stores.store import Store

@@ -50,6 +50,19 @@ def parse_provenance(text: str | bytes, where: str) -> dict[str, Any]:
     return content
 
 
+def read_provenance(directory: Path) -> dict[str, Any]:
+    """What a release directory says of itself.
+
+    Raises ValueError for one that is not there, or is no release that this version reads.
+    """
+    if not directory.is_dir():
+        raise ValueError(f"{directory}: no such directory; name a release, or one on the Hub as `hf://ORG/NAME@v1.0`")
+    path = directory / PROVENANCE
+    if not path.is_file():
+        raise ValueError(f"{directory}: no release (it has no {PROVENANCE}); write one with `pairwright materialize`")
+    return parse_provenance(path.read_bytes(), str(path))
+
+
 def _check_config(name: str, config: Any, where: str) -> None:
     files = config.get("files") if isinstance(config, dict) else None
     if name not in CONFIGS or not isinstance(files, dict) or not files:

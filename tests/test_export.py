@@ -137,6 +137,7 @@ def test_test_problems_come_where_the_release_says_so(load: Load) -> None:
     configs = [name for name in CONFIGS if len(load(directory, name)) % 3 == 0]
     assert configs == list(CONFIGS)
     assert "holds rows of test problems" in (directory / "README.md").read_text()
+    assert record(directory)["test_answers"]
 
 
 def test_without_them_no_text_of_a_test_problem_is_anywhere(everything: Path) -> None:
@@ -205,6 +206,24 @@ def test_an_unknown_licence_must_be_stated(load: Load) -> None:
     with pytest.raises(ValueError, match=r"export\.everything\.licence: the licence of a source is not known"):
         world.release()
     assert "license: other" in (world.release(licence="other") / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("built")
+def test_a_problem_is_of_the_test_split_if_any_run_behind_says_so(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = world.problems()[1]
+    copies = [problem.model_copy(update={"split": "test"}) for problem in world.problems()[1:]]
+    world.world.write("problems", "zweite", [world.problems()[0], *copies])
+    union = {"a": "whole", "b": "said", "c": "none", "d": "none", "problems": "none"}
+    more = {"problems": world.PARAMS["problems"] | {"zweite": world.world.PROBLEMS}, "pairs_union": {"both": union},
+            "rewards": world.PARAMS["rewards"] | {"said": {"predictions": "said", "problems": "zweite"}}}  # fmt: skip
+    for section, runs in more.items():
+        monkeypatch.setitem(world.PARAMS, section, runs)
+    asked = [world.world.prompt(problem, world.PREFILL) for problem in world.problems()]
+    world.world.write("pairs", "both", [world.pair(p, *world._drawn(p)) for p in asked])
+    only = {config: [] for config in CONFIGS} | {"pairs": ["both"]}
+    kept = {row["problem_id"] for row in load(world.release(**only), "pairs")}
+    assert kept == {world.problems()[0].problem_id}
+    assert second.split == "train"
 
 
 @pytest.mark.usefixtures("built")

@@ -4,22 +4,25 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
-from builders.exporting import rows
+from builders.exporting import lookups, rows
 from builders.exporting.card_text import plain, stamped
 from builders.exporting.licences import LEVELS, covering, laxer, level, settle
 from builders.exporting.lookups import Lookup
-from builders.exporting.provenance import params_text, read_provenance
+from builders.exporting.provenance import params_text
 from builders.exporting.tally import Tally
 from builders.exporting.texts import spans
 from schemas import TABLES, Prediction, arrow_schema
-from schemas.params import load_params, parse_params
+from schemas.params import STAGES, Params, load_params, parse_params
 from stores import parquet
 from stores.parquet import part_files, write_table
+from stores.release_files import read_provenance
 from tests import export_world as world
 from tests.conftest import REPOSITORY
 
@@ -58,6 +61,15 @@ def test_only_groups_that_hold_a_wanted_row_are_read(tmp_path: Path, monkeypatch
         lookup.take(lookup.find(pa.array(asked)))
     assert [r for r in read if "sample_id" in r] == [[str(n), "sample_id"] for n in (1, 2, 3)]
     assert [r for r in read if "extracted" in r] == [[str(n), "extracted"] for n in (1, 2, 3)]
+
+
+def test_few_keys_are_kept_however_many_groups_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 10)
+    monkeypatch.setattr(lookups, "KEPT_KEYS", 25)
+    keys = [f"{i:04d}" for i in range(100)]
+    lookup = Lookup([written(tmp_path, keys, "a")], Prediction, ("extracted",))
+    assert lookup.find(pa.array(["0099", "0001", "0050"])).tolist() == [99, 1, 50]
+    assert sum(map(len, lookup._keys.values())) == 20
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -196,6 +208,11 @@ def test_names_cannot_mark_up_the_card() -> None:
     assert plain("a|b\n# <img src=x> [x](y) `z`") == r"a\|b \# \<img src=x\> \[x\](y) \`z\`"
 
 
+def test_a_stamp_leaves_a_description_alone() -> None:
+    card = "<!-- revision -->mine<!-- /revision --> and <!-- revision -->Not stamped.<!-- /revision --> end"
+    assert stamped(card, "1" * 40, None).startswith("<!-- revision -->mine<!-- /revision --> and <!-- revision -->Rev")
+
+
 def test_a_stamp_takes_the_place_of_another() -> None:
     card = 'load_dataset("ORG/NAME") <!-- revision -->Not stamped.<!-- /revision --> end'
     once = stamped(card, "1" * 40, None)
@@ -213,14 +230,26 @@ def test_params_in_a_release_read_as_they_did(path: Path) -> None:
     assert parse_params(params_text(params)) == params
 
 
+def test_a_place_on_ones_own_disk_is_not_published() -> None:
+    paths = {"a": "/home/ada/secret/m", "b": "~/secret/m", "c": "../../secret/m", "d": "inputs/m", "e": "data/none"}
+    model = {"vocabulary": "none"}
+    models: dict[str, Any] = {name: model | {"path": path} for name, path in paths.items()}
+    models["e"] |= {"script": ["/home/ada"]}
+    sections = {section: {} for section in STAGES} | {"seed": 0, "report": {}, "sampling": {}, "models": models}
+    text = params_text(Params.model_validate(sections))
+    found = {name: run["path"] for name, run in yaml.safe_load(text)["models"].items()}
+    assert found == {"a": "m", "b": "m", "c": "m", "d": "inputs/m", "e": "data/none"}
+    assert "/home/ada\n" in text  # a completion, no path
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "no release here"),
-        ("{", "not a record of a release"),
-        ("[]", "not a record of a release"),
-        ('{"format": 1}', "not a record of a release"),
-        ('{"format": 2, "configs": {}}', "format 2, this program reads 1; update it"),
+        (None, "no release"),
+        ("{", "no provenance of a release"),
+        ("[]", "no `format`"),
+        ('{"format": 1}', "no `configs`"),
+        ('{"format": 2, "configs": {}}', "format 2, and this version reads 1; update it"),
     ],
 )
 def test_a_foreign_record_is_refused(tmp_path: Path, content: str | None, said: str) -> None:

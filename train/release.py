@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stores.hub_release import SCHEME, is_hub_url, open_hub_release
-from stores.release_files import PROVENANCE, data_files, parse_provenance
+from stores.hub_release import is_hub_url, open_hub_release
+from stores.release_files import PROVENANCE, data_files, read_provenance
 from stores.verified import damaged
 from train.texts import Asked, PairText, Span, Text, spread
 
@@ -56,7 +56,7 @@ class Release:
             published = {"repo": found.name, "revision": address.partition("@")[2] or "main", "commit": found.commit}
             return cls(address, found.provenance, found.files, run, published)
         directory = Path(address)
-        provenance = _read_provenance(directory)
+        provenance = read_provenance(directory)
         return cls(address, provenance, partial(_verified, directory, provenance), run)
 
     def runs(self, table: str) -> dict[str, str]:
@@ -170,17 +170,6 @@ def _open(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     if missing:
         raise ValueError(f"{path}: no column '{missing[0]}', which training needs; write the release with Pairwright")
     return file
-
-
-def _read_provenance(directory: Path) -> dict[str, Any]:
-    path = directory / PROVENANCE
-    if not directory.is_dir():
-        raise ValueError(
-            f"{directory}: no such directory; name a release, or one on the Hub as `{SCHEME}ORG/NAME@v1.0`"
-        )
-    if not path.is_file():
-        raise ValueError(f"{directory}: no release (it has no {PROVENANCE}); write one with `pairwright materialize`")
-    return parse_provenance(path.read_bytes(), str(path))
 
 
 def _verified(directory: Path, provenance: dict[str, Any], config: str) -> list[Path]:

@@ -5,12 +5,12 @@ from typing import Any
 
 from builders.exporting.card_text import body, plain, stamped
 from builders.exporting.pictures import draw_pictures
-from builders.exporting.provenance import read_provenance, write_provenance
+from builders.exporting.provenance import write_provenance
 from builders.exporting.shards import SPLIT, Shards
 from builders.exporting.tally import Tally
 from schemas.sections_export import ExportRun
+from stores.release_files import CARD, read_provenance
 
-CARD = "README.md"
 _SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 _TAGS = {"pairs": ("dpo", "preference"), "step_pairs": ("dpo", "preference", "step-dpo"), "demos": ("sft",),
          "samples": ("rejection-sampling",), "rewards": ("verifiable-rewards",), "step_labels": ("prm",)}  # fmt: skip

@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 from schemas import Row, arrow_schema
 from stores.parquet import damaged, open_part
 
+KEPT_KEYS = 1_000_000
+"""Keys that a lookup holds at most, but for those of one group."""
+
 
 class Found(NamedTuple):
     """Distinct rows of a table, and for every key asked for the place of its row among them."""
@@ -52,27 +55,30 @@ class Lookup:
 
     def find(self, keys: pa.Array) -> np.ndarray:
         """The rows of some keys; -1 where no run has one."""
-        rows = np.full(len(keys), -1, dtype=np.int64)
         if not len(keys):
-            return rows
-        low, high = pc.min_max(keys).as_py().values()
-        near = [i for i, group in enumerate(self._groups) if group.may_hold(low, high)]
-        self._keys = {i: self._keys[i] if i in self._keys else self._read_keys(i) for i in near}
-        for run in range(len(self.names)):
-            groups = [i for i in near if self._groups[i].run == run]
-            if groups and (missing := np.flatnonzero(rows < 0)).size:
-                wanted = keys if missing.size == len(keys) else keys.take(pa.array(missing))
-                rows[missing] = self._positions(wanted, groups)
-        return rows
+            return np.empty(0, dtype=np.int64)
+        encoded = keys.dictionary_encode()
+        wanted, rows = encoded.dictionary, np.full(len(encoded.dictionary), -1, dtype=np.int64)
+        low, high = pc.min_max(wanted).as_py().values()
+        for number, group in enumerate(self._groups):
+            if group.may_hold(low, high) and rows.min() < 0:
+                self._note(number, wanted, rows)
+        return rows[encoded.indices.to_numpy()]
 
-    def _positions(self, keys: pa.Array, groups: list[int]) -> np.ndarray:
-        known = pa.concat_arrays([self._keys[i] for i in groups])
-        numbers = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in groups])
-        at = pc.fill_null(pc.index_in(keys, value_set=known), -1).to_numpy(zero_copy_only=False)
-        return np.where(at < 0, -1, numbers[at])
+    def _note(self, group: int, wanted: pa.Array, rows: np.ndarray) -> None:
+        """Writes the numbers of a group's rows to the places of their keys, where no earlier run has them."""
+        at = pc.fill_null(pc.index_in(self._keys_of(group), value_set=wanted), -1).to_numpy(zero_copy_only=False)
+        inside = np.flatnonzero(at >= 0)
+        new = inside[rows[at[inside]] < 0]
+        rows[at[new]] = self._starts[group] + new
 
-    def _read_keys(self, group: int) -> pa.Array:
-        return whole(self._groups[group].read([self.key])[self.key])
+    def _keys_of(self, group: int) -> pa.Array:
+        """The keys of a group; those of the groups that were asked for last are kept."""
+        keys = self._keys.pop(group, None)
+        self._keys[group] = whole(self._groups[group].read([self.key])[self.key]) if keys is None else keys
+        while sum(map(len, self._keys.values())) > KEPT_KEYS and len(self._keys) > 1:
+            del self._keys[next(iter(self._keys))]
+        return self._keys[group]
 
     def bytes_of(self, rows: np.ndarray) -> np.ndarray:
         """About how large each row is: the mean of its row group."""

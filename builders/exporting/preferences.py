@@ -27,7 +27,8 @@ def pair_rows(context: Context, config: str, run: str, tally: Tally) -> Iterator
     with Duck() as duck:
         for pairs, about in inputs.batches():
             asked = inputs.rows(prompts, "prompt", whole(pairs["prompt_id"]))
-            sides = [inputs.rows(samples, "sample", whole(pairs[f"{side}_sample_id"])) for side in _SIDES]
+            ids = pa.concat_arrays([whole(pairs[f"{side}_sample_id"]) for side in _SIDES])
+            sides = np.split(inputs.rows(samples, "sample", ids), 2)  # the keys of a group are read once for both
             sizes = 2 * prompts.bytes_of(asked) + sum(2 * samples.bytes_of(rows) for rows in sides)
             for part in sliced(sizes):
                 few, known = window(pairs, part), window(about, part)

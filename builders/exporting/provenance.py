@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from builders.exporting.shards import Shards
 from builders.exporting.tally import Tally
@@ -13,13 +14,11 @@ from schemas.params import Params, references, stage_runs, table_runs
 from schemas.sections_export import TABLE_OF, ExportRun, messages_in
 from schemas.slots import NONE, Section, Slot
 from stores.duck import Duck, select_parts
+from stores.release_files import FORMAT, PROVENANCE
 from stores.sources import run_sources
 from stores.store import Store
 from stores.views import RunFiles
 
-FORMAT = 1
-"""Of a release's directory. A reader refuses one that is newer than it knows."""
-PROVENANCE = "provenance.json"
 _LABELERS = "select distinct labeler, kind, model, labeler_version, template from rows order by all"
 _CHECKERS = {
     "rewards": "select distinct checker, checker_version as version from rows order by all",
@@ -30,7 +29,21 @@ _REASONS = "select reason, count(*) as n from rows group by all order by all"
 
 def params_text(params: Params) -> str:
     """Params as a `params.yaml` that reads as they do; comments and what was left to defaults are not in it."""
-    return yaml.safe_dump(params.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(published(params), sort_keys=False, allow_unicode=True)
+
+
+def published(settings: BaseModel) -> dict[str, Any]:
+    """Settings as they are published: of a `path` outside the project its last name, since the rest is one's own."""
+    return {
+        name: _published(name, value) for name, value in settings.model_dump(mode="json", exclude_unset=True).items()
+    }
+
+
+def _published(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _published(key, inner) for key, inner in value.items()}
+    outside = name == "path" and isinstance(value, str) and (value[:1] in ("/", "~") or ".." in Path(value).parts)
+    return Path(value).name if outside else value
 
 
 def provenance(
@@ -43,6 +56,7 @@ def provenance(
         "revision": None,
         "release": name,
         "licence": licence,
+        "test_answers": release.test_answers,
         "params": params_text(store.params),
         "configs": {config: _config(release, config, tallies[config], shards[config]) for config in tallies},
         "models": _models(store.params, tallies),
@@ -57,26 +71,6 @@ def provenance(
 def write_provenance(directory: Path, record: dict[str, Any]) -> None:
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     (directory / PROVENANCE).write_text(text, encoding="utf-8")
-
-
-def read_provenance(directory: Path) -> dict[str, Any]:
-    """The record of a release's directory.
-
-    Raises ValueError if it is none of ours, or newer than this program.
-    """
-    path = directory / PROVENANCE
-    if not path.is_file():
-        raise ValueError(f"{directory}: no release here ({PROVENANCE} is missing); write one with `dvc repro export`")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a record of a release ({error}); write the release again") from None
-    version = record.get("format") if isinstance(record, dict) else None
-    if not isinstance(version, int) or not isinstance(record.get("configs"), dict):
-        raise ValueError(f"{path}: not a record of a release; write the release again")
-    if version > FORMAT:
-        raise ValueError(f"{path}: format {version}, this program reads {FORMAT}; update it")
-    return record
 
 
 def closure(params: Params, exported: list[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -122,7 +116,7 @@ def _made(params: Params, writers: dict[str, str], name: str) -> dict[str, Any]:
     if name not in writers:
         return {}
     run = getattr(params, writers[name])[name]
-    return {"section": writers[name], "run": run.model_dump(mode="json", exclude_unset=True)}
+    return {"section": writers[name], "run": published(run)}
 
 
 def _licences(tally: Tally) -> list[dict[str, Any]]:

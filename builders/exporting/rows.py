@@ -4,7 +4,7 @@ Nothing may be lost on the way: an id that no input run holds is an error. Rows 
 left out, and counted, unless the release keeps them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,11 +42,16 @@ class Inputs:
         self.context, self.table, self.run, self.tally = context, table, run, tally
         self._sources = run_sources(context.store.params)
         self._problems = self.lookup("problems", ("source", "licence", "split", "question"))
+        several = self._problems.names if len(self._problems.names) > 1 else ()
+        self._splits = [self._lookup("problems", [name], ("split",)) for name in several]
 
     def lookup(self, table: str, columns: tuple[str, ...]) -> Lookup:
         """The runs of another table that this run's ids are found in, as the store's views find them."""
         behind = sorted(s.input_run for s in self._sources if s[:3] == (self.table, self.run, table))
-        return Lookup([(run, self._parts(table, run)) for run in behind], TABLES[table], columns)
+        return self._lookup(table, behind, columns)
+
+    def _lookup(self, table: str, runs: Sequence[str], columns: tuple[str, ...]) -> Lookup:
+        return Lookup([(run, self._parts(table, run)) for run in runs], TABLES[table], columns)
 
     def _parts(self, table: str, run: str) -> tuple:
         return parts_of(self.context.store, table, run)
@@ -55,13 +60,24 @@ class Inputs:
         """(rows, `source`, `licence` and `question` of their problems), without those of test problems."""
         for batch in scan_parts(self._parts(self.table, self.run), TABLES[self.table]):
             key = batch["problem_id" if "problem_id" in batch.column_names else TABLES[self.table].key[0]]
-            problems = self.found(self._problems, "problem", pc.utf8_slice_codeunits(whole(key), 0, 16))
-            keep = pc.not_equal(problems.column("split"), TEST)
+            ids = pc.utf8_slice_codeunits(whole(key), 0, 16)
+            problems = self.found(self._problems, "problem", ids)
+            keep = self._keep(ids, problems)
             if self.context.test_answers or pc.all(keep).as_py() is not False:
                 yield batch, _about(problems)
                 continue
             self.tally.left_out["test"] += len(batch) - (pc.sum(keep).as_py() or 0)
             yield batch.filter(keep), _about(problems).filter(keep)
+
+    def _keep(self, ids: pa.Array, problems: Found) -> pa.Array:
+        """Whether each problem is of no test split. Where several runs have it, none of them may say that it is."""
+        keep = pc.not_equal(problems.column("split"), TEST)
+        for other in self._splits:
+            rows = other.find(ids)
+            test = pa.array(rows >= 0)
+            known = pc.equal(other.take(rows[rows >= 0]).column("split"), TEST)
+            keep = pc.and_not(keep, pc.replace_with_mask(test, test, known))
+        return keep
 
     def found(self, lookup: Lookup, kind: str, keys: pa.Array) -> Found:
         """The rows of some keys. Raises ValueError for one that is in none of the runs."""
