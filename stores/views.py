@@ -1,12 +1,13 @@
 """The store's SQL views: one per table over all runs of params, the graph of runs, and the joined views of `sql/`."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pydantic import BaseModel
 
 from schemas import TABLES, arrow_schema
@@ -16,6 +17,9 @@ from stores.duck import Duck, literal, select_parts, sql_file
 from stores.parquet import open_part
 from stores.paths import rejects_dir, run_dir
 from stores.sources import run_sources
+
+if TYPE_CHECKING:
+    from pyarrow import dataset as pads
 
 JOINED = ("demo_texts", "pair_texts", "lineage", "funnel", "token_lengths")
 """Views of `sql/`, each a SELECT over the tables and the views of literal rows."""
@@ -33,6 +37,9 @@ DERIVED = {
 PAIR_ID = """left(sha256('["' || prompt_id || '","' || chosen_sample_id || '",' || chosen_start || ',' || chosen_end
   || ',"' || rejected_sample_id || '",' || rejected_start || ',' || rejected_end || ']'), 16)"""
 """`schemas.ids.digest` of [prompt id, chosen sample id, start, end, rejected sample id, start, end], in SQL."""
+
+_LISTING = re.compile(r"\b(?:show|describe|\w+_(?:tables|views|columns|schema)|sqlite_master)\b", re.IGNORECASE)
+"""What is in a query that asks for the views themselves."""
 
 PartsOf = Callable[[Path], Sequence[Path]]
 """The local Parquet files of a run's directory (relative to the project); none: the run is not there."""
@@ -114,20 +121,21 @@ class Views:
             duck.execute(f'create schema if not exists "{schema}"')
 
     def provide(self, query: str) -> None:
-        """Makes the views that a query's text names; all of them if it names none (`show tables`).
+        """Makes the views that a query's text names; all of them for a query that lists them (`show tables`).
 
         Raises ValueError for a corrupt or foreign file.
         """
         words = set(re.findall(r"\w+", query.lower()))
-        if self.schema is not None and words & {*TABLES, *DERIVED}:
-            words = set(re.findall(rf'\b{self.schema.lower()}"?\s*\.\s*"?(\w+)', query.lower()))
-            if not words:
-                return
-        self._provide(words)
+        if not words & {*TABLES, *DERIVED} and _LISTING.search(query):
+            self.provide_rest()
+        elif self.schema is not None:
+            self._provide(re.findall(rf'\b{self.schema.lower()}"?\s*\.\s*"?(\w+)', query.lower()))
+        else:
+            self._provide(words)
 
-    def _provide(self, words: set[str]) -> None:
+    def _provide(self, words: Collection[str]) -> None:
         for name in (*TABLES, *DERIVED):
-            if name in words or not words & {*TABLES, *DERIVED}:
+            if name in words:
                 self._make(name)
 
     def provide_rest(self) -> bool:
@@ -160,20 +168,17 @@ class Views:
 
     def _branch(self, table: str, run: RunFiles, first: str) -> str:
         stage = f", {literal(run.section)} as stage" if table == "rejects" else ""
-        source = self._dataset(run) if self.guard else f"({select_parts(run.parts, table)})"
-        return f"select {first}*, {literal(run.run)} as run{stage} from {source}"
+        source = self._dataset(run) if self.guard else select_parts(run.parts, table)
+        return f"select {first}*, {literal(run.run)} as run{stage} from ({source})"
 
     def _dataset(self, run: RunFiles) -> str:
-        """Registers a run as an Arrow data set (columns that an older version lacks are null); returns its SQL name."""
-        import pyarrow.dataset as pads
-
+        """Registers a run as an Arrow data set; returns a SELECT of its columns (null: what an older version lacks)."""
         for part in run.parts:
             open_part(part, TABLES[run.table])
         name = f"{self.schema}/{run.table}@{run.label}" if self.schema else f"{run.table}@{run.label}"
-        files = [str(part) for part in run.parts]
-        dataset = pads.dataset(files, schema=arrow_schema(TABLES[run.table]), format="parquet")
-        self.duck.con.register(name, dataset)
-        return f'"{name}"'
+        schema = arrow_schema(TABLES[run.table])
+        self.duck.con.register(name, _light(run.parts, schema))
+        return "select " + ", ".join(f'"{column}"' for column in schema.names) + f' from "{name}"'
 
     def _literal_rows(self, name: str) -> tuple[dict[str, str], Iterable[Sequence[Any]]]:
         edge = dict.fromkeys(("table", "run", "input_table", "input_run"), "varchar")
@@ -192,6 +197,20 @@ class Views:
                 return sql_types(SettingCost), setting_costs()
         kinds = {"table": "varchar", "run": "varchar", "section": "varchar", "rows": "bigint", "bytes": "bigint"}
         return kinds, [(f.table, f.run, f.section, f.rows(), f.bytes()) for f in self.files if f.built]
+
+
+def _light(parts: Sequence[Path], schema: pa.Schema) -> "pads.Dataset":
+    """An Arrow data set that answers small questions fast.
+
+    DuckDB reads the first column where it needs none (`count(*)`), so those of fixed width come first; and pyarrow
+    reads up to 16 row groups ahead of a `limit 1` within a fragment, but 4 fragments, so each row group is one.
+    """
+    import pyarrow.dataset as pads
+
+    ordered = pa.schema(sorted(schema, key=lambda field: not pa.types.is_primitive(field.type)))
+    files = pads.dataset([str(part) for part in parts], schema=ordered, format="parquet")
+    groups = [group for file in files.get_fragments() for group in file.split_by_row_group()]
+    return pads.FileSystemDataset(groups, ordered, files.format, files.filesystem) if groups else files
 
 
 def params_rows(params: Params) -> Iterable[tuple[str, str, str, str | None]]:
