@@ -117,7 +117,7 @@ def query(
         return
     named = find(Path(), name)
     with Store.open(guard=not named.shipped, rev=rev) as store:
-        result = store.query(name, **named.parsed(settings or []))
+        result = store.query(named, **named.parsed(settings or []))
         print_result(result, format, output, rows)
 
 

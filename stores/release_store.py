@@ -87,6 +87,11 @@ class ReleaseStore(Store):
         made = f"the Git revision that it was made from, {self.revision}" if self.revision else "its own Git repository"
         raise ValueError(f"{self.release.url} is a published release, without {what}; use {made} (--rev)")
 
+    @property
+    def _project(self) -> Path:
+        """The working directory: what a published repository has in `queries/` is no SQL of ours."""
+        return Path()
+
     def views_in(self, duck: Duck, schema: str | None = None) -> Views:
         """The configs as views in a connection that may have those of other versions, too, each in a schema."""
         return _ConfigViews(duck, self.release, self.guard, schema)

@@ -13,7 +13,7 @@ from schemas.params import Params, load_params, parse_params, table_runs
 from stores.checks import Violation, check_models, check_tables
 from stores.duck import Duck, sql_file
 from stores.hub_release import is_hub_url
-from stores.named import find, near
+from stores.named import NamedQuery, find, near
 from stores.paths import WORKSPACE, ledger_dir, run_dir
 from stores.query import Parameters, Result, connect, run_query
 from stores.sources import RunSource, run_sources
@@ -132,6 +132,11 @@ class Store:
         if self._views is not None:
             self._views.duck.con.close()
 
+    @property
+    def _project(self) -> Path:
+        """Where the project's own queries lie."""
+        return self.root
+
     def views_in(self, duck: Duck, schema: str | None = None) -> Views:
         """The store's views in a connection that may have those of other versions, too, each in a schema."""
         return Views(duck, self.params, self.files, self.guard, self.root, schema)
@@ -145,12 +150,12 @@ class Store:
         self._views = self._views or self.views_in(connect(self.guard))
         return run_query(self._views.duck.con, query, params, [self._views])
 
-    def query(self, name: str, /, **params: Any) -> Result:
+    def query(self, name: str | NamedQuery, /, **params: Any) -> Result:
         """The answer to a named query, shipped or of the project's `queries/`: `query("accuracy", run="irpo_0")`.
 
         Raises ValueError for an unknown name or parameter, and as `sql` does, naming the file.
         """
-        named = find(self.root, name)
+        named = find(self._project, name) if isinstance(name, str) else name
         values = named.values(params)
         try:
             return self.sql(named.text, values or None)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi
+from typer.testing import CliRunner
 
 from builders.publishing.hub_repository import HubRepository
 from builders.publishing.publishing import publish
 from builders.publishing.release import release_content, snapshot_of
+from stores import cli
 from stores.duck import Duck
 from stores.store import Store
 from tests.hub_api import WRITE, Hub, hub
@@ -122,6 +124,20 @@ def test_its_sql_can_be_guarded(server: Hub, attack: str) -> None:
     assert "\n" not in str(error.value)
     assert file.read_bytes() == before
     assert not Path("out.csv").exists()
+
+
+def test_a_query_that_was_published_is_never_run(server: Hub) -> None:
+    store = Store.open(f"hf://{NAME}@v1.0", guard=True)
+    published, own = store.root / "queries", Path("queries")
+    for folder, text in ((published, "select 'theirs' as whose"), (own, "select 'ours' as whose")):
+        folder.mkdir()
+        (folder / "mine.sql").write_text(f"-- One row.\n{text}", encoding="utf-8")
+    (published / "theirs.sql").write_text("-- One row.\nselect 1", encoding="utf-8")
+    assert store.query("mine").fetchall() == [("ours",)]
+    with pytest.raises(ValueError, match="no query 'theirs'"):
+        store.query("theirs")
+    done = CliRunner().invoke(cli.app, ["query", "mine", "--rev", f"hf://{NAME}@v1.0", "--format", "csv"])
+    assert done.stdout.split() == ["whose", "ours"]
 
 
 def test_a_damaged_file_is_never_read_and_comes_again_once_it_is_gone(server: Hub) -> None:
