@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from schemas import Chat, Prompt, Reward, Sample, StepLabels
@@ -172,6 +173,16 @@ def test_near_equal_pairs_compare_the_ends_of_long_texts(store: Path) -> None:
     assert rows[1]["similarity"] == 1 - 1 / 2000
 
 
+def test_near_equal_pairs_measure_bytes_of_any_script(store: Path) -> None:
+    text = "农夫有十二头牛，卖掉三头，还剩九头。" * 3
+    write_pairs([(text, text[:-2] + "🐈。"), (text, text[::-1])])
+    (row,) = ask("near_equal_pairs")
+    assert (row["rank"], row["edits"]) == (0, 4)
+    assert row["similarity"] == pytest.approx(1 - 4 / len((text[:-2] + "🐈。").encode()), abs=1e-6)
+    (row,) = ask("near_equal_pairs", max_chars=20)
+    assert row["similarity"] == pytest.approx(1 - 4 / (20 * 3 + 1), abs=1e-6)
+
+
 def test_length_bias(store: Path) -> None:
     write_pairs([("four", "a"), ("four", "to"), ("one", "longer"), ("same", "size")])
     (row,) = ask("length_bias")
@@ -269,6 +280,21 @@ def test_uncertain_labels(store: Path) -> None:
     assert (second["agreement"], second["outcomes"]) == (0.75, "step 0 3, step 1 1")
     assert (second["labelers"], second["runs"], second["n_labels"]) == (["judge", "person"], ["checked"], 4)
     assert len(ask("uncertain_labels", limit=1)) == 1
+
+
+def test_a_label_that_two_runs_have_counts_once(store: Path) -> None:
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    params = yaml.safe_load(text)
+    params["step_labels"]["again"] = params["step_labels"]["checked"]
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    (a, b, *_) = draw([["wrong"] * 3, ["wrong"] * 3])
+    same = [label(a, "judge", 0, 0), label(a, "judge", 1, 1), label(b, "judge", 0, 0)]
+    write_labels(*same)
+    small_store.write(Path(), "step_labels", "again", [*same[:2], label(b, "judge", 0, 1)])
+    rows = {row["sample_id"]: row for row in ask("uncertain_labels")}
+    assert rows[a.sample_id]["outcomes"] == "step 0 1, step 1 1"
+    assert rows[a.sample_id]["runs"] == ["again", "checked"]
+    assert rows[b.sample_id]["n_labels"] == 2
 
 
 def test_self_agreement(store: Path) -> None:

@@ -1,16 +1,19 @@
 -- One row per sample whose step labels do not all say the same: repeats of a judge, several people, or several runs of
--- labels. `agreement` is the share of labels that name the most frequent outcome; the least certain come first.
+-- labels, of which those that say the same of one question (judge's answer, or person and repeat) are one label.
+-- `agreement` is the share of labels that name the most frequent outcome; the least certain come first.
 -- $run = null: only labels of this run of step_labels
 -- $limit = 1000: most rows
 with labels as (
   select
-    sample_id, run, labeler,
+    sample_id, run, labeler, repeat, ledger_key,
     case verdict when 'error' then 'step ' || first_error when 'no_error' then 'no error' else 'invalid' end as outcome
   from step_labels
   where $run is null or run = $run
 ),
 outcomes as (
-  select sample_id, outcome, count(*) as n from labels group by all
+  select sample_id, outcome, count(*) as n
+  from (select distinct sample_id, labeler, repeat, ledger_key, outcome from labels)
+  group by all
 ),
 who as (
   select sample_id, list_sort(list(distinct run)) as runs, list_sort(list(distinct labeler)) as labelers
