@@ -21,7 +21,9 @@ SHIPPED = Path(__file__).parent / "queries"
 OWN = "queries"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PARAMETER = re.compile(r"-- \$(\w+) = ('(?:[^']|'')*'|[^:\s]+): (.+)")
-_USED = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|\$([A-Za-z_]\w*)", re.DOTALL)
+_USED = re.compile(
+    r"'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|\$(?P<used>[A-Za-z_]\w*)", re.DOTALL
+)
 """Texts, names and comments, in which a `$` means nothing, or a parameter."""
 
 
@@ -110,15 +112,22 @@ def parse(path: Path) -> NamedQuery:
     """
     if not _NAME.fullmatch(path.stem):
         raise ValueError(f"{path}: names of queries are lower-case letters, digits and '_'; rename the file")
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
     words, parameters = _header(path, text)
-    used = {name for name in _USED.findall(text) if name}
+    used = {match["used"] for match in _USED.finditer(text) if match["used"]}
     given = {parameter.name for parameter in parameters}
     for name in sorted(used - given):
         raise ValueError(f"{path}: ${name} has no default; add `-- ${name} = null: what it means` to the header")
     for name in sorted(given - used):
         raise ValueError(f"{path}: ${name} is not used in the query; remove it from the header")
     return NamedQuery(path.stem, path, " ".join(words), parameters, text)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
 def _header(path: Path, text: str) -> tuple[list[str], tuple[Parameter, ...]]:

@@ -367,6 +367,15 @@ def test_a_wrong_file_is_named(store: Path, text: str, message: str) -> None:
         ask("mine")
 
 
+def test_a_file_in_another_encoding_is_named(store: Path) -> None:
+    path = own("mine", OWN)
+    path.write_bytes("-- One row: é.\nselect 1".encode("latin-1"))
+    with pytest.raises(ValueError, match=f"{path}: is no UTF-8 \\(byte 12\\); save it"):
+        ask("mine")
+    path.write_bytes("-- One row: é.\nselect 1 as one".encode("utf-8-sig"))
+    assert ask("mine") == [{"one": 1}]
+
+
 def test_a_name_of_a_file_that_is_none(store: Path) -> None:
     with pytest.raises(ValueError, match=r"My-query\.sql: names of queries are lower-case"):
         parse(own("My-query", OWN))
@@ -391,7 +400,8 @@ def test_a_mistake_is_one_line(store: Path, arguments: list[str], message: str) 
 def test_texts_in_defaults_and_queries_are_no_parameters(tmp_path: Path) -> None:
     path = tmp_path / "quoted.sql"
     path.write_text(
-        "-- One row.\n-- $a = 'it''s': a text\n-- $b = true: or not\nselect $a || '$c' || \"$d\", $b /* $e */"
+        "-- One row.\n-- $a = 'it''s': a text\n-- $b = true: or not\nselect $a || '$c' || \"$d\" || $$e$$ "
+        "|| $t$f $g$t$, $b /* $h */"
     )
     query = parse(path)
     assert query.values({}) == {"a": "it's", "b": True}
