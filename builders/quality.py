@@ -8,7 +8,7 @@ become rejects (`duplicate`, `near_duplicate`, `contaminated`); kept problems + 
 Texts are read and sketched on all cores; what is kept of each takes about half a kilobyte of memory.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -43,7 +43,7 @@ def run(stage: Stage) -> None:
     stage.reject(dropped)
     kept = stage.write(Problem, _kept(stage.scan("problems", config.problems), dropped["problem_id"]))
     stage.write(Finding, [rows])
-    stage.write_rows(TextStatistics, statistics({config.problems: own} | tests, dropped["problem_id"]))
+    stage.write_rows(TextStatistics, statistics(config.problems, own, tests, dropped, found))
     assert kept + len(dropped) == len(own.ids), "a problem was lost"
 
 
@@ -134,19 +134,28 @@ def _kept(batches: Iterable[pa.Table], dropped: pa.ChunkedArray) -> Iterator[pa.
         yield batch.filter(pc.invert(pc.is_in(batch["problem_id"], gone)))
 
 
-def statistics(runs: Mapping[str, Sketches], dropped: pa.ChunkedArray) -> Iterator[TextStatistics]:
-    """Lengths by run, source and language. What is dropped is of the first run, the one that is examined."""
-    gone = np.array(dropped.to_pylist(), "S16")
-    for number, (name, run) in enumerate(runs.items()):
-        groups, member = np.unique(np.char.add(np.char.add(run.sources, "\x1f"), run.languages), return_inverse=True)
-        n_words, is_gone = np.diff(run.word_ends, prepend=0), np.isin(run.ids, gone) & (number == 0)
-        for at, group in enumerate(groups.tolist()):
-            source, _, language = group.partition("\x1f")
-            of_group = np.flatnonzero(member == at)
-            lengths = _lengths("chars", run.chars[of_group]) | _lengths("words", n_words[of_group])
-            counts = {"n": len(of_group), "n_dropped": int(is_gone[of_group].sum())}
-            named = {"problems_run": name, "source": source, "language": language}
-            yield TextStatistics.model_validate(named | counts | lengths)
+def statistics(
+    name: str, own: Sketches, tests: Mapping[str, Sketches], dropped: pa.Table, found: Sequence[Found]
+) -> Iterator[TextStatistics]:
+    """Lengths by run, source and language. What is dropped or unsure is of the run that is examined."""
+    gone = np.isin(own.ids, np.array(dropped["problem_id"].to_pylist(), "S16"))
+    unsure = np.isin(np.arange(len(own.ids)), np.concatenate([one.unsure for one in found]))
+    yield from _of_run(name, own, gone, unsure)
+    for test, of_test in tests.items():
+        none = np.zeros(len(of_test.ids), bool)
+        yield from _of_run(test, of_test, none, none)
+
+
+def _of_run(name: str, run: Sketches, gone: Array, unsure: Array) -> Iterator[TextStatistics]:
+    groups, member = np.unique(np.char.add(np.char.add(run.sources, "\x1f"), run.languages), return_inverse=True)
+    n_words = np.diff(run.word_ends, prepend=0)
+    for at, group in enumerate(groups.tolist()):
+        source, _, language = group.partition("\x1f")
+        of_group = np.flatnonzero(member == at)
+        lengths = _lengths("chars", run.chars[of_group]) | _lengths("words", n_words[of_group])
+        counts = {"n": len(of_group), "n_dropped": int(gone[of_group].sum()), "n_unsure": int(unsure[of_group].sum())}
+        named = {"problems_run": name, "source": source, "language": language}
+        yield TextStatistics.model_validate(named | counts | lengths)
 
 
 def _lengths(what: str, values: Array) -> dict[str, int]:

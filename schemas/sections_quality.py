@@ -36,7 +36,7 @@ class QualityRun(Section):
     )
     ngram: Annotated[int, at.Ge(5)] = Field(default=13, description="words of an n-gram that contaminates")
     coverage: Annotated[float, at.Ge(0), at.Le(1)] = Field(
-        default=0.0, description="least share of a test problem's words in shared n-grams; 0: one n-gram is enough"
+        default=0.5, description="least share of a test problem's words in shared n-grams; 0: one n-gram is enough"
     )
 
     @model_validator(mode="after")

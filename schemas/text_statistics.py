@@ -22,6 +22,9 @@ class TextStatistics(Row):
     language: str = Field(description="ISO 639 code that py3langid gives the words; `und`: they do not say")
     n: Count = Field(description="problems")
     n_dropped: Count = Field(description="those that the run of quality drops")
+    n_unsure: Count = Field(
+        description="those without a near-duplicate in a test set of which too many problems were candidates to compare"
+    )
     chars_median: Count = Field(description="code points of question and choices: the lower median")
     chars_p90: Count = Field(description="90 % are no longer")
     chars_max: Count = Field(description="the longest")

@@ -1,5 +1,6 @@
 """`quality`: what is found among problems, what is dropped, and what names the rest."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +13,16 @@ from hypothesis import strategies as st
 
 from builders import quality
 from builders.overlap import near
-from builders.overlap.sketches import Bands, language, ngrams, signatures, sketch
+from builders.overlap.sketches import Bands, bands_for, language, ngrams, signatures, sketch
 from builders.overlap.words import tokens, words
+from builders.reporting.quality import measure_quality, quality_tables
 from schemas import Problem
 from schemas.params import parse_params
+from stores.buckets import divided
+from stores.duck import Duck
 from stores.stage import execute
 from stores.store import Store
+from stores.views import Views
 from tests import stage_world as world
 from tests.pipeline import EMPTY
 
@@ -42,6 +47,12 @@ OTHER = "Maria bakes 24 muffins on Monday, gives half of them away, and bakes tw
         ("Straße É e\u0301", "strasse é é"),
         ("猫は2匹。", "猫 は 2 匹"),
         ("हिन्दी", "हिन्दी"),
+        ("\ufeffhow\u200b many\u00ad", "how many"),
+        ("It's the dogs' “Anna’s”", "it s the dogs anna s"),
+        ("f'(x) + f''(3)", "f ' ( x ) + f ' ' ( 3 )"),
+        ("f′(x) = g’(x)", "f ' ( x ) = g ' ( x )"),
+        ("Is n! even? Stop!", "is n ! even stop"),
+        ("costs .5 or $.75. 5 more", "costs .5 or .75 5 more"),
     ],
 )
 def test_normalised_tokens(text: str, found: str) -> None:
@@ -49,7 +60,18 @@ def test_normalised_tokens(text: str, found: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [("3+4", "3-4"), ("(2+3)*4", "2+3*4"), ("1.5", "15"), ("5²", "52"), ("1½", "11/2"), ("3/4", "3 4")]
+    ("a", "b"),
+    [
+        ("3+4", "3-4"),
+        ("(2+3)*4", "2+3*4"),
+        ("1.5", "15"),
+        ("5²", "52"),
+        ("1½", "11/2"),
+        ("3/4", "3 4"),
+        (".5 + 2", "5 + 2"),
+        ("f'(3)", "f(3)"),
+        ("find n!", "find n"),
+    ],
 )
 def test_mathematics_survives_normalisation(a: str, b: str) -> None:
     assert tokens(a) != tokens(b)
@@ -57,6 +79,12 @@ def test_mathematics_survives_normalisation(a: str, b: str) -> None:
 
 def test_words_are_no_symbols() -> None:
     assert words(tokens("If x + 2 = 5, what is x?")) == ["if", "x", "2", "5", "what", "is", "x"]
+
+
+def test_bands_for_every_similarity_that_params_allow() -> None:
+    for similarity in (0.3, 0.6, 0.99, 1.0):
+        count, rows = bands_for(similarity)
+        assert 1 < count * rows <= 128
 
 
 @given(st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=5), max_size=5))
@@ -199,11 +227,11 @@ def test_a_shared_passage_is_shown_with_how_much_it_covers(workspace: Any) -> No
     begins = LONG.split(", and sells")[0]
     test = f"{begins}, and keeps 3 of the cows for a friend who lives behind an old mill by his road."
     write(train=[LONG], test=[test])
-    rows = {row["kind"]: row for row in examine("test", ngram=8)}
+    rows = {row["kind"]: row for row in examine("test", ngram=8, coverage=0)}
     found = rows["shared_ngram"]
     assert found["passage"] == "a farmer has 12 cows and 7 sheep and"
     assert found["similarity"] == pytest.approx(9 / len(words(tokens(test))), abs=1e-6)
-    assert examine("test", ngram=8, coverage=0.9) == []
+    assert examine("test", ngram=8) == []
 
 
 def test_a_phrase_of_the_test_set_contaminates_nothing(workspace: Any) -> None:
@@ -212,6 +240,23 @@ def test_a_phrase_of_the_test_set_contaminates_nothing(workspace: Any) -> None:
     assert examine("test") == []
     write(test=[f"{phrase} what is {i} times {i + 1}?" for i in range(10)])
     assert [row["kind"] for row in examine("test")] == ["shared_ngram"]
+
+
+def test_problems_with_more_candidates_than_are_compared_are_counted(
+    workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "In a box are red and blue balls of two sizes and I take some of them out, so how many are left"
+    test = [f"{template} {name} {'x' * (n + 1)} y{n} z{n}?" for n, name in enumerate("abcdefgh")]
+    alike = f"{template} of"
+    monkeypatch.setattr(quality, "bands_for", lambda _: Bands(16, 1))
+    unsure = []
+    for similarity, crowd in ((0.95, 8), (0.95, 7), (0.5, 7)):
+        monkeypatch.setattr(near, "CROWD", crowd)
+        write(train=[alike, OTHER], test=test)
+        examine("test", similarity=similarity)
+        rows = {row["problems_run"]: row["n_unsure"] for row in world.read("text_statistics", "clean")}
+        unsure.append(rows)
+    assert unsure == [{"train": 0, "test": 0}, {"train": 1, "test": 0}, {"train": 0, "test": 0}]
 
 
 def test_options_are_part_of_a_question(workspace: Any) -> None:
@@ -258,18 +303,35 @@ def test_an_empty_run_has_empty_tables(workspace: Any) -> None:
     assert world.read("text_statistics", "clean") == []
 
 
+APPLES = "{} has {} apples and buys {} more of them at the market on the way home, how many does she have?"
+NAMES = ["Ann", "Bob", "Cleo", "Dan", "Eve"]
+
+
+def in_parts(function: Any, stage: Any, rows: int) -> Any:
+    """As `by_range`, in this process."""
+    for part in divided(stage.scope, 5):
+        yield from function(stage.narrowed(part, []))
+
+
+def test_parts_do_not_matter(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = [APPLES.format(name, i, i * 3) for name in NAMES for i in range(20)]
+    write(train=train, test=train[::7])
+    whole = examine("test")
+    monkeypatch.setattr(quality, "by_range", in_parts)
+    assert examine("test") == whole
+    assert {row["problem_id"] for row in whole if row["kind"] == "duplicate"} == {
+        world.problem(question).problem_id for question in train[::7]
+    }
+
+
+@pytest.mark.slow
 def test_the_number_of_processes_does_not_matter(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["Ann", "Bob", "Cleo", "Dan", "Eve"]
-    template = "{} has {} apples and buys {} more of them at the market on the way home, how many does she have?"
-    train = [template.format(name, i, i * 3) for name in names for i in range(20)]
+    train = [APPLES.format(name, i, i * 3) for name in NAMES for i in range(20)]
     write(train=train, test=train[::7])
     alone = examine("test")
     monkeypatch.setattr("builders.parallel.MIN_ROWS", 30)
     monkeypatch.setenv("PAIRWRIGHT_WORKERS", "2")
     assert examine("test") == alone
-    assert {row["problem_id"] for row in alone if row["kind"] == "duplicate"} == {
-        world.problem(question).problem_id for question in train[::7]
-    }
 
 
 def test_the_store_finds_the_problems_of_findings_that_were_dropped(workspace: Any) -> None:
@@ -282,6 +344,25 @@ def test_the_store_finds_the_problems_of_findings_that_were_dropped(workspace: A
             "select input_run from run_sources where \"table\" = 'findings' and input_table = 'problems'"
         )
         assert {run for (run,) in sources.fetchall()} == {"clean", "train", "test"}
+
+
+def test_the_report_says_what_was_found(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near, "CROWD", 0)
+    test = f"{LONG} Then say <b>why</b>, in as many words as you like, and what you would do with what is left."
+    write(train=[LONG, LONG.upper(), OTHER, test.replace("12", "13")], test=[test])
+    examine("test", drop=["duplicate"])
+    with Store.open() as store:
+        views = Views(Duck(), store.params, store.files)
+        views.provide("findings text_statistics")
+        measured = measure_quality(views.duck, store.params)
+    assert {name: measured["clean"][name] for name in ("problems", "n", "n_dropped", "n_unsure")} == {
+        "problems": "train", "n": 4, "n_dropped": 1, "n_unsure": 3
+    }  # fmt: skip
+    counts = [(row["kind"], row["other_run"], row["n"], row["n_dropped"]) for row in measured["clean"]["findings"]]
+    assert counts == [("duplicate", "train", 1, 1), ("shared_ngram", "test", 3, 0)]
+    page = str(quality_tables(measured))
+    assert "3 problems of clean have no near-duplicate in a test set" in page
+    assert re.search("shared_ngram<.*>test<.*>3<.*>75.0", page)
 
 
 QUALITY = {"clean": {"problems": "train", "against": AGAINST | {"a": "test"}}}

@@ -10,11 +10,14 @@ from builders.overlap.shared import Grams, Shared, shared
 from builders.overlap.sketches import Array, Sketches
 from schemas.findings import FindingKind
 
+_NONE = np.array([], np.int64)
+
 
 class Found(NamedTuple):
     """Findings of one kind and one other run, one entry per problem: its place, the other's, and how alike they are.
 
-    `start` and `length` are the shared passage in words of the other problem, 0 where the kind has none.
+    `start` and `length` are the shared passage in words of the other problem, 0 where the kind has none. `unsure` are
+    the places of problems without a finding that were not compared with all of the other run's that may be like them.
     """
 
     kind: FindingKind
@@ -24,6 +27,7 @@ class Found(NamedTuple):
     similarity: Array
     start: Array
     length: Array
+    unsure: Array = _NONE
 
 
 def copies(name: str, own: Sketches, tests: Mapping[str, Sketches], least: float) -> Iterator[Found]:
@@ -59,7 +63,9 @@ def _equal(run: Sketches, other: Sketches) -> tuple[Array, Array]:
     return text, first[place[text]] if len(hashes) else text
 
 
-def _found(kind: FindingKind, other_run: str, text: Array, other: Array, similarity: Array | None = None) -> Found:
+def _found(
+    kind: FindingKind, other_run: str, text: Array, other: Array, similarity: Array | None = None, unsure: Array = _NONE
+) -> Found:
     zeros = np.zeros(len(text), np.int64)
     alike = np.ones(len(text)) if similarity is None else similarity
-    return Found(kind, other_run, text, other, alike, zeros, zeros)
+    return Found(kind, other_run, text, other, alike, zeros, zeros, unsure)

@@ -2,7 +2,9 @@
 
 So LSH only decides what is compared, and no false candidate is reported. In a crowded bucket (texts of one template)
 not all pairs are compared: within a run each text with the `NEIGHBOURS` before it in the bucket, between runs with at
-most `CROWD` of the other run's. A text leaves the search when a near-duplicate is found, so the work stays linear.
+most `CROWD` of the other run's. A close copy has bands in common that the crowd does not share, so what may be missed
+is little above the threshold; between runs such texts are named. A text leaves the search when a near-duplicate is
+found, so the work stays linear.
 """
 
 from collections.abc import Iterator
@@ -19,11 +21,15 @@ _AT_ONCE = 4_000_000
 
 
 class Alike(NamedTuple):
-    """One entry per text that has a near-duplicate: its place, the other's place, and their similarity."""
+    """One entry per text that has a near-duplicate: its place, the other's place, and their similarity.
+
+    `unsure` are the places of texts without one that had more candidates in another run than were compared.
+    """
 
     text: Array
     other: Array
     similarity: Array
+    unsure: Array
 
 
 def within(run: Sketches, among: Array, least: float) -> Alike:
@@ -50,7 +56,9 @@ def between(run: Sketches, among: Array, other: Sketches, least: float) -> Alike
         order = filled[np.argsort(other.bands[filled, band], kind="stable")]
         ranked, values = other.bands[order, band], run.bands[rest, band]
         first = np.searchsorted(ranked, values, side="left")
-        count = np.minimum(np.searchsorted(ranked, values, side="right") - first, CROWD)
+        candidates = np.searchsorted(ranked, values, side="right") - first
+        count = np.minimum(candidates, CROWD)
+        search.unsure[rest[candidates > CROWD]] = True
         search.compare(np.repeat(rest, count), order[_ragged(first, count)])
         search.settle()
     return search.found()
@@ -64,6 +72,7 @@ class _Search:
         self.best = np.zeros(count)
         self.partner = np.full(count, -1, np.int64)
         self.closed = np.zeros(count, bool)
+        self.unsure = np.zeros(count, bool)
 
     def open(self, texts: Array) -> Array:
         return ~self.closed[texts]
@@ -84,7 +93,7 @@ class _Search:
 
     def found(self) -> Alike:
         texts = np.flatnonzero(self.partner >= 0)
-        return Alike(texts, self.partner[texts], self.best[texts])
+        return Alike(texts, self.partner[texts], self.best[texts], np.flatnonzero(self.unsure & (self.partner < 0)))
 
 
 def _sizes(run: Sketches) -> Array:

@@ -1,9 +1,10 @@
 """Contamination: texts that share an n-gram of words with a problem of a test set.
 
-The practice is that of GPT-3 (arXiv 2005.14165, appendix C: 13-grams of lower-cased words without punctuation, fewer
-for short texts but no fewer than 8, and none that are common phrases), with the overlap's extent as Llama 3 has it
-(arXiv 2407.21783, section 5.1.4: the share of the test problem that shared n-grams cover). A test problem shorter than
-n words is one n-gram as a whole; one of fewer than `SHORTEST` is found as a duplicate or near-duplicate only.
+N-grams are those of GPT-3 (arXiv 2005.14165, appendix C: 13-grams of lower-cased words without punctuation, fewer for
+short texts but no fewer than 8, and none that are common phrases). How much of a test problem they must cover is as in
+Tülu 3 (arXiv 2411.15124, section 3.2: more than half of its tokens, in one training instance); GPT-3's own rule, that
+one n-gram is enough, is a coverage of 0. A test problem shorter than n words is one n-gram as a whole; one of fewer
+than `SHORTEST` is found as a duplicate or near-duplicate only.
 """
 
 from typing import NamedTuple

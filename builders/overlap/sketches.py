@@ -25,6 +25,8 @@ _SPOKEN = 240
 """Characters that say the language: more only take time."""
 MIN_CONFIDENCE = 0.5
 UNKNOWN = "und"
+_TOP = 0.95
+"""datasketch has no bands for thresholds near 1; what is a candidate by those of this one is checked all the same."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -57,7 +59,7 @@ def bands_for(similarity: float) -> Bands:
     """datasketch's choice for a threshold, where a miss weighs nine times a false candidate: those are checked."""
     from datasketch import MinHashLSH
 
-    index = MinHashLSH(threshold=similarity, num_perm=N_PERM, weights=(0.1, 0.9))
+    index = MinHashLSH(threshold=min(similarity, _TOP), num_perm=N_PERM, weights=(0.1, 0.9))
     return Bands(index.b, index.r)
 
 

@@ -11,9 +11,13 @@ from stores.duck import Duck
 QUALITY_DEFINITIONS = {
     "duplicate": "a problem whose text is that of another one, up to case, spaces, punctuation and Unicode forms",
     "near_duplicate": "a problem whose word 3-grams are similar to another one's (Jaccard, `quality.<run>.similarity`)",
-    "shared_ngram": "a problem that has an n-gram of words (`quality.<run>.ngram`) of a test problem; similarity is "
-    "the share of the test problem's words that shared n-grams cover. Common phrases are among them: look first",
+    "shared_ngram": "a problem whose n-grams of words (`quality.<run>.ngram`) cover at least `quality.<run>.coverage` "
+    "of a test problem's words; similarity is that share. Problems of one template are among them: look first",
 }
+_UNSURE = (
+    "{} problems of {} have no near-duplicate in a test set among those that they were compared with, but so many test "
+    "problems of one template were candidates that not all were compared."
+)
 _LENGTHS = ("chars_median", "chars_p90", "chars_max", "words_median", "words_p90", "words_max")
 
 
@@ -35,7 +39,7 @@ def measure_quality(duck: Duck, params: Params) -> dict[str, dict[str, Any]]:
 
 def _examined(problems: str, texts: list[dict[str, Any]]) -> dict[str, Any]:
     own = [row for row in texts if row["problems_run"] == problems]
-    return {"problems": problems} | {name: sum(row[name] for row in own) for name in ("n", "n_dropped")}
+    return {"problems": problems} | {name: sum(row[name] for row in own) for name in ("n", "n_dropped", "n_unsure")}
 
 
 def quality_tables(quality: dict[str, dict[str, Any]]) -> Markup:
@@ -51,8 +55,11 @@ def quality_tables(quality: dict[str, dict[str, Any]]) -> Markup:
     if not lengths:
         return EMPTY
     header = ["run", "problems", "finding", "in", "problems with it", "share", "mean similarity", "dropped"]
+    unsure = [tag("p", _UNSURE.format(f"{one['n_unsure']:,}", run), class_="note")
+              for run, one in quality.items() if one["n_unsure"]]  # fmt: skip
     nothing = tag("p", "No copies were found.", class_="note")
     return fragment(
         table(header, found, 4) if found else nothing,
+        *unsure,
         table(["problems", "source", "language", "n", *(name.replace("_", ", ") for name in _LENGTHS)], lengths, 3),
     )
