@@ -85,10 +85,10 @@ def test_every_shipped_query_says_what_a_row_is_and_has_a_test() -> None:
         assert f'ask("{name}"' in here, f"{name} has no test"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_guard_does_not_change_an_answer(store: Path, name: str) -> None:
+def test_the_guard_does_not_change_an_answer(store: Path) -> None:
     with Store.open() as fast, Store.open(guard=True) as guarded:
-        assert guarded.query(name).fetchall() == fast.query(name).fetchall()
+        for name in NAMES:
+            assert guarded.query(name).fetchall() == fast.query(name).fetchall(), name
 
 
 def test_funnel(store: Path) -> None:
