@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from schemas.params import Params, run_inputs, table_runs
+from schemas.params import Params, run_inputs, stage_runs, table_runs
+from schemas.slots import Section
 from stores.diff_params import Node, ParamChange, told, used_by
 from stores.diff_tables import COMPARED, TRACED, compared_columns, identified, matching, sql_list
 from stores.duck import Duck, literal, select_parts, sql_file
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 Both = tuple[Sequence[RunFiles], Sequence[RunFiles]]
 """Runs of one table in the old and in the new version."""
+
+Behind = dict[tuple[str, str], dict[str, list[str]]]
+"""(table, label of a run) -> table -> the runs of it that lie behind."""
 
 TEXTS = {
     "pairs": """select n, 'chosen' as side, sample_id, chosen_start as "start", chosen_end as "end" from unchanged
@@ -51,7 +55,7 @@ class Version(NamedTuple):
     schema: str
     store: "Store"
     files: dict[tuple[str, str], RunFiles]
-    behind: dict[tuple[str, str], dict[str, list[str]]]
+    behind: Behind
 
     @property
     def params(self) -> Params:
@@ -59,10 +63,11 @@ class Version(NamedTuple):
 
     @classmethod
     def of(cls, schema: str, store: "Store") -> "Version":
-        behind: dict[tuple[str, str], dict[str, list[str]]] = {}
+        behind: Behind = {}
         for source in run_sources(store.params):
             runs = behind.setdefault((source.table, source.run), {})
             runs.setdefault(source.input_table, []).append(source.input_run)
+        behind |= {("rejects", f"{s}.{n}"): _behind_rejects(behind, n, r) for s, n, r in stage_runs(store.params)}
         return cls(schema, store, {(f.table, f.label): f for f in store.files}, behind)
 
     def is_local(self, run: RunFiles) -> bool:
@@ -77,7 +82,7 @@ class Version(NamedTuple):
         return None if None in outs else [out.md5 for out in outs if out]
 
     def runs_behind(self, table: str, run: str, source: str) -> list[str]:
-        """The runs of `source` that ids of a run are found in; of its own table it is that itself."""
+        """The runs of `source` that ids of a run (its label) are found in; of its own table it is that itself."""
         return [run] if source == table else self.behind.get((table, run), {}).get(source, [])
 
     def nodes(self, table: str, runs: Iterable[str]) -> list[Node]:
@@ -98,7 +103,7 @@ class Version(NamedTuple):
         if source == "rejects":
             labels = [f"{section}.{name}" for section, name in self.made_of(table, run)]
         else:
-            labels = self.runs_behind(table, run.run, source)
+            labels = self.runs_behind(table, run.label, source)
         return [f for label in labels if (f := self.files.get((source, label))) and f.built]
 
 
@@ -214,10 +219,10 @@ class Tracer:
         settings = self._reject_settings(own)
         columns = "select unnest($reasons::varchar[]) as reason, unnest($details::varchar[]) as detail"
         self._make("table reject_settings", columns, {"reasons": list(settings), "details": list(settings.values())})
-        drawn = self._sample_settings(table, new.run)
+        drawn = self._sample_settings(table, new.label)
         columns = "select unnest($runs::varchar[]) as run, unnest($details::varchar[]) as detail"
         self._make("table sample_settings", columns, {"runs": list(drawn), "details": list(drawn.values())})
-        self._make("table reasons", sql_file(__file__, "diff_reasons"), self._said(table, new.run, own))
+        self._make("table reasons", sql_file(__file__, "diff_reasons"), self._said(table, new.label, own))
         self._make(f"table {name}", sql_file(__file__, "diff_found"), {"table": table, "run": new.label})
 
     def _said(self, table: str, run: str, own: Sequence[Node]) -> dict[str, Any]:
@@ -267,6 +272,16 @@ class Tracer:
         changed = self._changed(own)
         found = {reason: told([c for c in changed if c.key in keys], own[0]) for reason, keys in LIMITS.items()}
         return {reason: said for reason, said in found.items() if said}
+
+
+def _behind_rejects(behind: Behind, name: str, run: Section) -> dict[str, list[str]]:
+    """What lies behind the rejects of a run: what lies behind the rows that it kept, but not those themselves."""
+    found: dict[str, list[str]] = {}
+    for table in run.writes:
+        for source, runs in behind.get((table, name), {}).items():
+            inputs = [r for r in runs if source not in run.writes or r != name]
+            found[source] = list(dict.fromkeys([*found.get(source, []), *inputs]))
+    return found
 
 
 def same_content(versions: tuple[Version, Version], old: Sequence[RunFiles], new: Sequence[RunFiles]) -> bool:

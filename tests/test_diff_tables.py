@@ -8,6 +8,7 @@ import pytest
 from tests.diff_changes import (
     ask_otherwise,
     draw_otherwise,
+    dropped,
     fewer_samples,
     given,
     judge,
@@ -120,6 +121,12 @@ def demo_of_another(world: World) -> None:
     world.drop("demos", "star", of_first)
 
 
+def drop_by_verdict(world: World) -> None:
+    """A verdict is another one, for which the stage of the pairs drops the first problem's prompt, and no other one."""
+    judge(new_checker)(world)
+    dropped("no_rejected", "")(world)
+
+
 TABLES_CHANGED: list[tuple[str, Callable[[World], None], Reasons]] = [
     ("problems", lose_problem, {("removed", "problem", "problems.train.limit 2 -> 1"): 1}),
     (
@@ -158,6 +165,11 @@ TABLES_CHANGED: list[tuple[str, Callable[[World], None], Reasons]] = [
     (
         "rejects", lambda w: w.reject("problems", "train", []),
         {("removed", "other", "no recorded cause"): 2},
+    ),
+    (
+        "rejects", drop_by_verdict,
+        {("added", "verdict", "wrong -> correct: checker number 1 -> number 2"): 1,
+         ("removed", "other", "no recorded cause"): 1},
     ),
     ("step_labels", fewer_of("step_labels", "checked"), {("removed", "sample", "samples.irpo_0.n 3 -> 2"): 2}),
 ]  # fmt: skip
