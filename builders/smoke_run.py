@@ -8,7 +8,6 @@ import contextlib
 import io
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -16,8 +15,7 @@ from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -25,15 +23,13 @@ from builders.smoke import STEP_PAIRS, shrink, step_pairs
 from schemas import TABLES
 from schemas.params import STAGES, Params, load_params, parse_params, run_inputs, stage_runs, table_runs
 from schemas.slots import NONE
+from stores.ending import ended_in_order
 from stores.paths import DATA
 from stores.stage import Stage, StopEarly, execute
 
 _OWN = {"data", "params.yaml", "dvc.lock", ".git", ".dvc"}
 _ENVIRONMENT = {"PAIRWRIGHT_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 """Threads that wait for each other cost models of this size more than they gain."""
-
-
-_REQUESTS_TO_END = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Ran(NamedTuple):
@@ -143,26 +139,10 @@ def _run(module: str, section: str, name: str) -> None:
 @contextlib.contextmanager
 def scratch_directory(keep: bool = False) -> Iterator[Path]:
     """A temporary directory, which goes at the end, however that comes, unless it is to be kept; then it is named."""
-    with _ended_in_order(), contextlib.ExitStack() as stack:
+    with ended_in_order(), contextlib.ExitStack() as stack:
         if keep:
             directory = tempfile.mkdtemp(prefix="pairwright-smoke-")
             stack.callback(print, f"kept in {directory}")
         else:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pairwright-smoke-"))
         yield Path(directory)
-
-
-@contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """A request to end unwinds the program, as Ctrl-C does, so that it leaves nothing behind."""
-    heeded = [number for number in _REQUESTS_TO_END if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
-    before = {number: signal.signal(number, _end) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)

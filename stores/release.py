@@ -70,6 +70,7 @@ def plan(root: Path, name: str, version: str, notes: str, since: str | None = No
     checkout = Checkout(root)
     tags = [version, *_registry_tags(checkout, name, version)]
     _check_names(checkout, name, version, tags)
+    checkout.require_branch()
     checkout.require_committed([*COMMITTED, CHANGELOG])
     definition = (root / "dvc.yaml").read_bytes().decode("utf-8")
     artifact = ((yaml.safe_load(definition) or {}).get("artifacts") or {}).get(name) or {}
@@ -77,7 +78,7 @@ def plan(root: Path, name: str, version: str, notes: str, since: str | None = No
         path, stages = _path(store.params, name, artifact)
         checkout.require_built(stages)
         content = _content(store.params, name)
-        found = _differences(store, name, content, _previous(checkout, name, artifact, since))
+        found = _differences(store, name, content, _previous(checkout, name, version, artifact, since))
         rows = [run for run in store.runs() if run.run in content.get(run.table, ()) and run.built]
         text = entry(name, version, notes, datetime.now(UTC).date(), rows, found)
     values = _values(name, version, path, artifact, {run.run: run.rows or 0 for run in rows})
@@ -148,13 +149,16 @@ def _content(params: Params, name: str) -> dict[str, list[str]]:
     return found
 
 
-def _previous(checkout: Checkout, name: str, artifact: dict[str, Any], since: str | None) -> str | None:
+def _previous(checkout: Checkout, name: str, version: str, artifact: dict[str, Any], since: str | None) -> str | None:
     """What a release is compared with: `since`, or the last version that the artifact's entry names."""
     last = since or (artifact.get("meta") or {}).get("version")
     if last is None or since is not None:
         return since
     if not checkout.has_tag(str(last)):
         remedy = "`git fetch --tags` gets it, or name another with --since"
+        if last == version:  # killed between the commit and its tag
+            commit = checkout.last_change(CHANGELOG)
+            remedy = f"`git fetch --tags` gets it, or `git tag -a {version} {commit}` ends a release that was cut off"
         raise ValueError(f"the last release of {name}, '{last}', has no tag here; {remedy}")
     return str(last)
 

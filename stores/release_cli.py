@@ -14,6 +14,7 @@ def release(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
 ) -> None:
     """Releases data: the changelog's entry (from `diff`), the artifact in dvc.yaml, a commit of both, and its tags."""
+    from stores.ending import ended_in_order
     from stores.plain import printable
     from stores.release import make, plan
 
@@ -22,5 +23,6 @@ def release(
     if dry_run:
         print("\nnothing was written (--dry-run)")
         return
-    commit = make(planned)
+    with ended_in_order():
+        commit = make(planned)
     print(f"\nreleased as {commit[:12]}; `dvc push && git push --follow-tags` sends it to others")

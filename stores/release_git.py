@@ -25,12 +25,19 @@ class Checkout:
         except ValueError as error:
             raise ValueError(f"{root.resolve()}: a release needs a Git repository with a commit ({error})") from None
 
+    def require_branch(self) -> None:
+        """Raises ValueError where no branch is checked out: the next `git switch` would leave the commit behind."""
+        if self._fails("symbolic-ref", "--quiet", "HEAD"):
+            raise ValueError("no branch is checked out (detached HEAD); `git switch` to the one that gets the release")
+
     def require_committed(self, paths: Sequence[str]) -> None:
         """Raises ValueError for files that differ from the last commit, or are not in it."""
         states = self._git("status", "--porcelain", "-z", "--untracked-files=all", "--", *paths).split("\0")
         changed = sorted({state[3:].removeprefix(self.prefix) for state in states if state})
         if changed:
-            raise ValueError(f"{', '.join(changed)}: not as in the last commit; commit first, then release")
+            raise ValueError(
+                f"{', '.join(changed)}: not as in the last commit; commit it or take it back, then release"
+            )
         missing = [path for path in paths[:3] if not (self.root / path).exists()]
         if missing:
             raise ValueError(
@@ -60,19 +67,27 @@ class Checkout:
     def has_tag(self, tag: str) -> bool:
         return not self._fails("show-ref", "--verify", "--quiet", "--end-of-options", f"refs/tags/{tag}")
 
+    def tagged(self, tag: str) -> str | None:
+        """The commit that a tag is of."""
+        found = self._run(("rev-parse", "--verify", "--quiet", f"refs/tags/{tag}^{{commit}}"), "")
+        return found.stdout.strip() or None
+
+    def last_change(self, path: str) -> str:
+        """The newest commit that changed a file, in short."""
+        return self._git("log", "-1", "--format=%h", "--", path).strip()
+
     def release(self, files: Mapping[str, tuple[str | None, str]], message: str, tags: Sequence[str]) -> str:
         """Writes files (path -> text before and after), commits them alone and tags the commit; returns its id."""
-        before = self._git("rev-parse", "--verify", "HEAD^{commit}").strip()
-        made: list[str] = []
-        with self._undone_if_it_fails(files, before, made):
+        before = self._head()
+        with self._undone_if_it_fails(files, before, tags):
             for path, (_, text) in files.items():
                 _write(self.root / path, text)
             self._git("add", "--intent-to-add", "--", *files)
             self._git("commit", "--quiet", "--only", "--cleanup=whitespace", "-F", "-", "--", *files, input=message)
-            commit = self._git("rev-parse", "--verify", "HEAD^{commit}").strip()
+            commit = self._head()
             for tag in tags:
-                self._git("tag", "--annotate", "-F", "-", "--end-of-options", tag, commit, input=message)
-                made.append(tag)
+                said = ("--annotate", "--cleanup=whitespace", "-F", "-")
+                self._git("tag", *said, "--end-of-options", tag, commit, input=message)
         return commit
 
     @contextmanager
@@ -83,9 +98,10 @@ class Checkout:
         try:
             yield
         except BaseException:
-            for tag in tags:
-                self._fails("tag", "--delete", "--end-of-options", tag)
-            if self._git("rev-parse", "--verify", "HEAD^{commit}").strip() != before:
+            if (commit := self._head()) != before:
+                for tag in tags:
+                    if self.tagged(tag) == commit:
+                        self._fails("tag", "--delete", "--end-of-options", tag)
                 self._git("reset", "--quiet", "--soft", before)
             self._fails("reset", "--quiet", "--", *files)
             for path, (text, _) in files.items():
@@ -94,6 +110,9 @@ class Checkout:
                 else:
                     _write(self.root / path, text)
             raise
+
+    def _head(self) -> str:
+        return self._git("rev-parse", "--verify", "HEAD^{commit}").strip()
 
     def _git(self, *arguments: str, input: str = "") -> str:
         done = self._run(arguments, input)
@@ -110,11 +129,25 @@ class Checkout:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(ours)}
         command = ["git", "-C", str(self.root), *arguments]
         try:
-            return subprocess.run(
-                command, input=input, capture_output=True, text=True, env=environment | {"LC_ALL": "C"}
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                env=environment | {"LC_ALL": "C"},
             )
         except FileNotFoundError:
             raise ValueError("a release needs `git`, which is not installed") from None
+        with process:
+            try:
+                out, err = process.communicate(input)
+            except BaseException:  # not killed, as `subprocess.run` would: Git then leaves its locks behind
+                process.terminate()
+                process.wait()
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def _write(path: Path, text: str) -> None:

@@ -24,8 +24,8 @@ def entry(name: str, version: str, notes: str, day: date, runs: "Sequence[RunRow
 
 def with_entry(old: str | None, text: str) -> str:
     """The changelog with a new section on top of the others."""
-    head, mark, rest = (old or HEAD).partition("\n## ")
-    return f"{head.rstrip()}\n\n{text}" + (f"\n## {rest}" if mark else "")
+    head, mark, rest = ("\n" + (old or HEAD)).partition("\n## ")
+    return f"{head.strip()}\n\n{text}".lstrip() + (f"\n## {rest}" if mark else "")
 
 
 def _rows(runs: "Sequence[RunRow]", found: Diff | None) -> Iterator[str]:

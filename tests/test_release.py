@@ -1,6 +1,9 @@
 """Releases of data in a real Git repository with a real `dvc status`: all of it is done, or nothing."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,10 @@ import yaml
 
 from stores import release_git
 from stores.release import CHANGELOG, make, plan
+from stores.release_text import with_entry
 from stores.store import Store
+from tests.conftest import REPOSITORY
+from tests.pipeline import wait_for
 from tests.small_store import build, rows, write
 from tests.test_store_cli import Terminal
 from tests.versions import Project
@@ -93,6 +99,22 @@ def test_a_release_is_a_commit_of_two_files_and_its_tags(project: Project, pairw
     )
     with Store.open(rev="v1.0") as store:
         assert store.sql("select count(*) from pairs").fetchall() == [(4,)]
+
+
+@pytest.mark.slow
+def test_notes_are_in_commit_tag_and_changelog_as_they_are(project: Project) -> None:
+    notes = "# First pairs\n\n#2 is mended."
+    make(plan(project.root, "pairs", "v1.0", notes))
+    assert notes in (project.root / CHANGELOG).read_text()
+    for ref in ("HEAD", "v1.0"):
+        assert notes in project.git("for-each-ref", "--format=%(contents)", "--points-at", ref)
+        assert notes in project.git("log", "-1", "--format=%B", ref)
+
+
+def test_a_new_section_comes_before_the_others_with_or_without_a_heading() -> None:
+    assert with_entry(None, "## b\n").startswith("# Data changelog\n")
+    assert with_entry("# Ours\n\n## a\n", "## b\n") == "# Ours\n\n## b\n\n## a\n"
+    assert with_entry("## a\n", "## b\n") == "## b\n\n## a\n"
 
 
 @pytest.mark.slow
@@ -181,6 +203,7 @@ REFUSED: list[tuple[str, str, Callable[[Project], object], str]] = [
     ("pairs", "v1.0", lambda p: p.git("tag", "v1.0"), "the tag 'v1.0' exists already"),
     ("pairs", "v1.0", lambda p: p.git("tag", "pairs@v1.0.0"), "the tag 'pairs@v1.0.0' exists already"),
     ("pairs", "v1.0", lambda p: p.git("branch", "v1.0"), "a branch is called 'v1.0'"),
+    ("pairs", "v1.0", lambda p: p.git("checkout", "-q", "--detach"), "no branch is checked out (detached HEAD)"),
     ("pairs", "v1.0", lambda p: edit(p, "params.yaml"), "params.yaml: not as in the last commit"),
     ("pairs", "v1.0", lambda p: edit(p, "dvc.yaml"), "dvc.yaml: not as in the last commit"),
     ("pairs", "v1.0", lambda p: edit(p, "dvc.lock"), "dvc.lock: not as in the last commit"),
@@ -197,10 +220,20 @@ REFUSED: list[tuple[str, str, Callable[[Project], object], str]] = [
         "pairs", "v1.0", lambda p: add_artifact(p, "version: v0.9"),
         "the last release of pairs, 'v0.9', has no tag here; `git fetch --tags` gets it",
     ),
+    (
+        "pairs", "v1.0", lambda p: cut_off(p),
+        "the last release of pairs, 'v1.0', has no tag here; `git fetch --tags` gets it, or `git tag -a v1.0 ",
+    ),
     ("pairs", "v1.0", lambda p: add_artifact(p, "{}", flow=True), "dvc.yaml: 'artifacts.pairs' is not in block style"),
 ]  # fmt: skip
 QUICK = (0, 3, 5, 12, 15)
 """Those of the quick tier."""
+
+
+def cut_off(project: Project) -> None:
+    """A release whose process was killed before it made its tags."""
+    make(plan(project.root, "pairs", "v1.0", ""))
+    project.git("tag", "--delete", "v1.0", "pairs@v1.0.0")
 
 
 def edit(project: Project, name: str) -> None:
@@ -255,13 +288,14 @@ FAULTS: list[tuple[str, str, str]] = [
     ("pre-commit", "echo no such release >&2; exit 1", "git commit: no such release"),
     ("commit-msg", "echo bad message >&2; exit 1", "git commit: bad message"),
     ("pre-commit", "echo '# changed' >> dvc.yaml; echo mended dvc.yaml >&2; exit 1", "git commit: mended dvc.yaml"),
+    ("pre-commit", "printf 'na\\357ve\\n' >&2; exit 1", "git commit: na\ufffdve"),
     ("reference-transaction", 'if grep -q "pairs@v1.0.0"; then echo no tags >&2; exit 1; fi', "git tag: "),
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "script", "message"),
-    [pytest.param(*fault, marks=() if i == 3 else pytest.mark.slow) for i, fault in enumerate(FAULTS)],
+    [pytest.param(*fault, marks=() if fault[0] == "reference-transaction" else pytest.mark.slow) for fault in FAULTS],
 )
 def test_a_hook_that_refuses_leaves_all_as_it_was(
     project: Project, pairwright: Terminal, name: str, script: str, message: str
@@ -274,6 +308,24 @@ def test_a_hook_that_refuses_leaves_all_as_it_was(
     assert (code, len(err.splitlines())) == (1, 1)
     assert err.startswith(f"pairwright: {message}")
     assert state(project) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_release_that_is_ended_leaves_all_as_it_was(project: Project, tmp_path: Path, number: int) -> None:
+    """The commit is under way, in a hook, with the index locked."""
+    started = tmp_path / "started"
+    hook(project, "pre-commit", f"touch '{started}'; sleep 5")
+    before = state(project)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "stores", "release", "pairs", "v1.0"]
+    process = subprocess.Popen(command, cwd=project.root, env=environment, stdout=subprocess.DEVNULL)
+    wait_for(started.exists, "commit")
+    process.send_signal(number)
+    assert process.wait(4)
+    assert state(project) == before
+    (project.root / ".git" / "hooks" / "pre-commit").unlink()
+    make(plan(project.root, "pairs", "v1.0", ""))
 
 
 def test_a_full_disk_leaves_all_as_it_was(
@@ -295,14 +347,14 @@ def test_a_full_disk_leaves_all_as_it_was(
 
 def test_no_name_of_a_user_is_an_option_or_reaches_a_shell(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
-    run = release_git.subprocess.run
+    start = release_git.subprocess.Popen
 
     def recorded(command, **settings):
         calls.append(command)
         assert not settings.get("shell")
-        return run(command, **settings)
+        return start(command, **settings)
 
-    monkeypatch.setattr(release_git.subprocess, "run", recorded)
+    monkeypatch.setattr(release_git.subprocess, "Popen", recorded)
     make(plan(project.root, "pairs", "v1.0", "$(touch injected); `touch injected`"))
     assert not (project.root / "injected").exists()
     for command in calls:
