@@ -90,7 +90,7 @@ def _staged(directory: Path) -> Iterator[Path]:
     files that are not ours.
     """
     _refuse_foreign(directory)
-    directory = directory.absolute()
+    directory = directory.resolve()
     staging = directory.with_name(f".{directory.name}.unfinished")
     staging.mkdir(parents=True, exist_ok=True)
     with _held(staging, directory):

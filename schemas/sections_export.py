@@ -18,6 +18,10 @@ TABLE_OF = {name: name for name in CONFIGS} | {"step_pairs": "pairs"}
 """Config -> the table that its rows come from."""
 
 
+_LANGUAGE = "^([a-z]{2,3}|code|multilingual)$"
+"""What the Hub takes for a language."""
+
+
 class ExportRun(Section):
     """One release: the runs that it holds, with their texts."""
 
@@ -38,7 +42,7 @@ class ExportRun(Section):
     )
     pretty_name: str | None = Field(default=None, description="title of the card (default: the release's name)")
     description: str = Field(default="", description="first paragraph of the card")
-    language: list[str] = Field(default=["en"], description="ISO codes")
+    language: list[Annotated[str, Field(pattern=_LANGUAGE)]] = Field(default=["en"], description="ISO 639 codes")
     test_answers: bool = Field(
         default=False, description="keep rows of problems whose split is test; they give gold answers away"
     )

@@ -64,9 +64,10 @@ def read_provenance(directory: Path) -> dict[str, Any]:
 
 
 def _check_config(name: str, config: Any, where: str) -> None:
-    files = config.get("files") if isinstance(config, dict) else None
-    if name not in CONFIGS or not isinstance(files, dict) or not files:
-        raise ValueError(f"{where}: no config of a release: '{name}' (have {', '.join(CONFIGS)}, each with `files`)")
+    files, runs = (config.get("files"), config.get("runs")) if isinstance(config, dict) else (None, None)
+    if name not in CONFIGS or not isinstance(files, dict) or not files or not isinstance(runs, list):
+        have = f"have {', '.join(CONFIGS)}, each with `files` and `runs`"
+        raise ValueError(f"{where}: no config of a release: '{name}' ({have})")
     for path, sha256 in files.items():
         match = _DATA_FILE.fullmatch(path)
         if match is None or match[1] != name or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):

@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from builders.exporting.card import stamp
 from builders.exporting.columns import CHAT, columns, schema
 from builders.exporting.shards import CHUNKING, ROW_GROUP_BYTES, write_shards
 from builders.rendering import render_text
@@ -190,6 +192,7 @@ def test_chat_prompts_become_strings_by_the_template(load: Load) -> None:
         ({"pairs": ["whole", "whole"]}, "'whole' is named twice"),
         ({config: [] for config in CONFIGS}, "a release of nothing"),
         ({"model": "base"}, "'base' is a script"),
+        ({"language": ["English"]}, "export.everything.language"),
     ],
 )
 def test_a_mistake_is_one_line(changes: dict[str, Any], said: str) -> None:
@@ -224,6 +227,21 @@ def test_a_problem_is_of_the_test_split_if_any_run_behind_says_so(load: Load, mo
     kept = {row["problem_id"] for row in load(world.release(**only), "pairs")}
     assert kept == {world.problems()[0].problem_id}
     assert second.split == "train"
+
+
+@pytest.mark.usefixtures("built")
+def test_no_name_or_description_breaks_the_card(load: Load) -> None:
+    from huggingface_hub import DatasetCard
+
+    odd = {"pretty_name": "Sums: [é] | #\n---\nlicense: mit", "description": "---\n| a |\n<!-- revision -->\n---"}
+    directory = world.release(**{config: [] for config in CONFIGS} | {"demos": ["star"]} | odd)
+    stamp(directory, "1" * 40)
+    text = (directory / "README.md").read_text()
+    card = DatasetCard(text)
+    assert (card.data.get("license"), card.data.get("pretty_name")) == ("cc0-1.0", "Sums: [é] | # --- license: mit")
+    assert yaml.safe_load(text.split("---\n", 2)[1])["license"] == "cc0-1.0"
+    assert (odd["description"] in card.text, text.count("1" * 40)) == (True, 1)
+    assert len(load(directory)) == 2
 
 
 @pytest.mark.usefixtures("built")

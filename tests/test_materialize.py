@@ -24,21 +24,32 @@ from tests.conftest import REPOSITORY
 from tests.pipeline import kill, wait_for
 from tests.versions import Project
 
+NEW_WRONG = world.WRONG.replace("6", "9")
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions: in the second one the wrong samples read differently."""
+    root = tmp_path_factory.mktemp("versions")
+    made = Project(root)
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(root):
+        world.build()
+        made.commit(tag="v1.0")
+        patch.setattr(world, "WRONG", NEW_WRONG)
+        world.build()
+        made.commit(tag="v2.0")
+    return root
+
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Two versions: in the second one the wrong samples read differently."""
+def project(versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of these, and of the second one's world."""
     monkeypatch.setenv("PAIRWRIGHT_LEDGER", str(tmp_path / "ledger"))
     root = tmp_path / "project"
-    root.mkdir()
-    made = Project(root)
+    shutil.copytree(versions, root)
     monkeypatch.chdir(root)
-    world.build()
-    made.commit(tag="v1.0")
-    monkeypatch.setattr(world, "WRONG", world.WRONG.replace("6", "9"))
-    world.build()
-    made.commit(tag="v2.0")
-    return made
+    monkeypatch.setattr(world, "WRONG", NEW_WRONG)
+    return Project.of(root)
 
 
 def bytes_of(directory: Path) -> dict[str, bytes]:

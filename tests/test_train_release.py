@@ -81,7 +81,7 @@ LORA = {"loss": "dpo_nll", "lora": {"rank": 4, "dropout": 0.3}}
     ("rendering", "prefill", "conversational", "changes"),
     [
         ("text", "", False, {"loss": "dpo_nll"}),
-        ("text", " Final answer:", False, {"loss": "dpo"}),
+        pytest.param("text", " Final answer:", False, {"loss": "dpo"}, marks=pytest.mark.slow),
         ("chat", " Answer:", False, LORA),
         ("chat", "", True, {"loss": "dpo"}),
     ],
@@ -94,7 +94,7 @@ def test_pairs_of_a_release_give_the_bits_of_their_tables(workspace, rendering, 
     assert_equal_training(workspace, release, "reference.sums", "preference.dpo")
 
 
-@pytest.mark.parametrize("config", ["steps", "whole"])
+@pytest.mark.parametrize("config", ["steps", pytest.param("whole", marks=pytest.mark.slow)])
 def test_step_pairs_of_a_release_end_where_their_step_ends(workspace, config):
     table = {"steps": "step_pairs", "whole": "pairs"}[config]
     step_training_world.build(workspace, {"preference.dpo.pairs": config, "reference.steps.pairs": config})
@@ -104,7 +104,8 @@ def test_step_pairs_of_a_release_end_where_their_step_ends(workspace, config):
 
 
 @pytest.mark.parametrize(
-    ("rendering", "prefill", "conversational"), [("text", "", False), ("chat", " Answer:", False), ("chat", "", True)]
+    ("rendering", "prefill", "conversational"),
+    [pytest.param("text", "", False, marks=pytest.mark.slow), ("chat", " Answer:", False), ("chat", "", True)],
 )
 def test_demos_of_a_release_give_the_bits_of_their_tables(workspace, rendering, prefill, conversational):
     world.build(workspace, changes={"sft.warm.watch": "sums", "sft.warm.watch_limit": 3})
@@ -147,7 +148,10 @@ def test_a_run_that_starts_again_computes_no_reference_again(workspace, capsys, 
 
 @pytest.mark.parametrize(
     "change",
-    [{"reference.sums.micro_tokens": 40}, {"reference.sums.precision": "bf16", "preference.dpo.precision": "bf16"}],
+    [
+        {"reference.sums.micro_tokens": 40},
+        pytest.param({"reference.sums.precision": "bf16", "preference.dpo.precision": "bf16"}, marks=pytest.mark.slow),
+    ],
 )
 def test_what_decides_reference_log_probs_decides_whether_kept_ones_are_used(workspace, change):
     world.build(workspace)

@@ -1,6 +1,7 @@
 """What a training command says of a release that it cannot train on, and where it trains with nothing installed."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,21 @@ from tests.training_world import BY_GENERATION, rows
 SHARD = "pairs/train-00000-of-00001.parquet"
 
 
-@pytest.fixture
-def root(workspace: Path) -> Path:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store, and its release `v1`."""
-    world.build(workspace, count=4)
-    export(workspace, {"pairs": ["sums"], "demos": ["good"]})
+    root = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PAIRWRIGHT_LEDGER", str(root / "ledger"))
+        world.build(root, count=4)
+        export(root, {"pairs": ["sums"], "demos": ["good"]})
+    return root
+
+
+@pytest.fixture
+def root(built: Path, workspace: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(built, workspace, dirs_exist_ok=True)
     return workspace
 
 

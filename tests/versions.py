@@ -34,6 +34,13 @@ class Project:
         (root / ".gitignore").write_text(IGNORED)
         self.git("init", "-q", "-b", "main")
 
+    @classmethod
+    def of(cls, root: Path) -> "Project":
+        """The one that lies at `root`, such as a copy of another, with DVC's default cache."""
+        found = cls.__new__(cls)
+        found.root, found.cache = root, root / ".dvc" / "cache"
+        return found
+
     def git(self, *arguments: str) -> str:
         """Runs Git without the user's configuration; returns what it prints."""
         names = {f"GIT_{who}_{what}": "somebody" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}

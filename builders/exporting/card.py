@@ -41,7 +41,8 @@ def stamp(directory: Path, revision: str, name: str | None = None) -> None:
 
 
 def title(release: ExportRun, record: dict[str, Any]) -> str:
-    return release.pretty_name or record["release"]
+    """In one line, so that front matter ends where it ends."""
+    return " ".join((release.pretty_name or record["release"]).split())
 
 
 def front_matter(

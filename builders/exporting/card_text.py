@@ -98,6 +98,11 @@ def _notes(record: dict[str, Any], test_answers: bool) -> Iterable[str]:
             f" a model to stop after a step. The columns {', '.join(f'`{name}`' for name in RAW)} are the raw ones of"
             " Step-DPO."
         )
+    if {"pairs", "demos"} & set(configs):
+        yield (
+            "**Some texts may not have ended.** Where `chosen_eos`, `rejected_eos` or (of demos) `eos` is false, the"
+            " text was cut off at its limit: no end-of-sequence token belongs there, and no end of a turn."
+        )
     if test_answers:
         yield (
             "**This release holds rows of test problems**, and gives their answers away: do not train on it and then"
