@@ -15,6 +15,7 @@ from schemas import (
     Answer,
     Chat,
     Demo,
+    Finding,
     Pair,
     Prediction,
     Problem,
@@ -26,6 +27,7 @@ from schemas import (
     Sample,
     Solution,
     StepLabels,
+    TextStatistics,
     TrainingStep,
 )
 from schemas.ids import digest, problem_id, prompt_id, sample_id, text_hash
@@ -257,3 +259,27 @@ def training() -> list[TrainingStep]:
         )
         for step in (0, 1)
     ]
+
+
+def findings() -> list[Finding]:
+    """One finding of each sort, for tests of a table with nulls among its texts."""
+    train, other = problems()
+    shared = {"problem_id": train.problem_id, "other_problem_id": other.problem_id, "similarity": 0.75}
+    kinds = [
+        {"kind": "near_duplicate", "reason": "near_duplicate", "other_run": "train", "passage": None, "dropped": False},
+        {"kind": "shared_ngram", "reason": "contaminated", "other_run": "test", "passage": "2 cats", "dropped": True},
+    ]
+    return [Finding.model_validate(shared | kind) for kind in kinds]
+
+
+def text_statistics() -> list[TextStatistics]:
+    """Lengths and languages of two runs."""
+    counts = {name: 3 for name in TextStatistics.model_fields}
+    return [
+        TextStatistics.model_validate(counts | {"problems_run": run, "source": "arithmetic", "language": "en"})
+        for run in ("train", "test")
+    ]
+
+
+OUTSIDE = {"training": training, "findings": findings, "text_statistics": text_statistics}
+"""Table -> rows of it, which the store itself has none of."""

@@ -285,6 +285,7 @@ def test_commands_build_pieces_at_once_and_a_killed_one_leaves_none(
     assert outputs("rewards") == before
 
 
+@pytest.mark.slow
 def test_extraction_in_several_processes_gives_the_same_bytes(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = remove("predictions")
     monkeypatch.setattr(parallel, "MIN_ROWS", 100)

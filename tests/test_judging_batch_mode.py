@@ -200,6 +200,7 @@ def test_an_expired_batch_keeps_its_finished_part(server: BatchServer):
     assert len(server.paid) == COUNT
 
 
+@pytest.mark.slow
 def test_a_budget_is_kept_by_batches(server: BatchServer, monkeypatch: pytest.MonkeyPatch):
     """The worst case of a whole batch fits what is left; a larger budget continues."""
     owed: list[float] = []

@@ -33,7 +33,15 @@ def worst_of(server: FaultServer) -> float:
     return max(worst_usd(asked.body, server.url) for asked in server.asked)
 
 
-@pytest.mark.parametrize("faults", [(), LOST, CLEAN, LOST + CLEAN], ids=["none", "lost", "clean", "both"])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param((), id="none"),
+        pytest.param(LOST, id="lost", marks=pytest.mark.slow),
+        pytest.param(CLEAN, id="clean", marks=pytest.mark.slow),
+        pytest.param(LOST + CLEAN, id="both", marks=pytest.mark.slow),
+    ],
+)
 def test_the_budget_is_never_exceeded_and_a_larger_one_continues(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, faults: tuple[Act, ...]
 ) -> None:
@@ -100,6 +108,7 @@ def test_nothing_is_sent_that_does_not_fit(workspace: Path, monkeypatch: pytest.
     assert max(paid) < worst
 
 
+@pytest.mark.slow
 def test_buckets_share_the_budget_of_their_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter()
     judged.write(64)

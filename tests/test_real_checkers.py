@@ -106,6 +106,7 @@ LABELLED = [
 ]
 
 
+@pytest.mark.slow
 def test_real_outputs_agree(shared_data: Path) -> None:
     """Over 99 % of each source; math-verify with its defaults, reading whole texts, has 98.5 % of ProcessBench."""
     outputs = read_rows(shared_data / "answer_equivalence" / "real_outputs.jsonl.gz")

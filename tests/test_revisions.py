@@ -84,6 +84,7 @@ Path("answers.json").write_text(json.dumps(answers))
 NAMES = ["v1.0", "main", "feature/three", "faint-echo", "theirs", "HEAD", "HEAD~1", "v1.0^{commit}"]
 
 
+@pytest.mark.slow
 def test_every_answer_is_that_of_dvc(workspace: Path, tmp_path: Path) -> None:
     environment = os.environ | {"DVC_SITE_CACHE_DIR": str(tmp_path / "site"), "DVC_NO_ANALYTICS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", DVC_WORLD, *NAMES]

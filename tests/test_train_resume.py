@@ -30,8 +30,9 @@ RUNS = {
 
 
 def outputs(root: Path, key: str) -> dict[str, bytes]:
-    paths = sorted([*(root / f"data/models/{key}").iterdir(), *(root / f"data/training/run={key}").iterdir()])
-    return {path.name: path.read_bytes() for path in paths}
+    directories = [root / f"data/models/{key}", root / f"data/training/run={key}"]
+    paths = sorted(path for directory in directories for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
 def kept(root: Path) -> list[str]:

@@ -300,6 +300,7 @@ execute("preference", "dpo", train.preference.run)
 """
 
 
+@pytest.mark.slow
 def test_training_needs_neither_duckdb_nor_dvc(workspace):
     validated = {f"{run}.validation": BY_GENERATION for run in ("sft.warm", "preference.dpo")}
     world.build(workspace, changes=validated)
