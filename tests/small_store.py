@@ -274,7 +274,7 @@ def findings() -> list[Finding]:
 
 def text_statistics() -> list[TextStatistics]:
     """Lengths and languages of two runs."""
-    counts = {name: 3 for name in TextStatistics.model_fields}
+    counts = dict.fromkeys(TextStatistics.model_fields, 3)
     return [
         TextStatistics.model_validate(counts | {"problems_run": run, "source": "arithmetic", "language": "en"})
         for run in ("train", "test")
