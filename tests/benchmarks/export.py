@@ -30,7 +30,7 @@ _JOIN = f"""
 select {_PROMPT},
   c.text[p.chosen_start + 1 : p.chosen_end] as chosen, r.text[p.rejected_start + 1 : p.rejected_end] as rejected,
   {PAIR_ID.replace("prompt_id", "p.prompt_id")} as pair_id, '{RUN}' as run, p.*,
-  b.source, b.licence, q.messages, q.prefill, q.rendering, q.template,
+  b.source, b.licence, q.messages as prompt_messages, q.prefill, q.rendering, q.template,
   c.model as chosen_model, c.model_fingerprint as chosen_model_fingerprint,
   r.model as rejected_model, r.model_fingerprint as rejected_model_fingerprint
 from pairs p
