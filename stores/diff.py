@@ -153,8 +153,11 @@ class Diff:
 
     @cached_property
     def funnel(self) -> list[FunnelChange]:
-        """Every count of the funnel that differs, over all stages whose files are in the local cache."""
-        return funnel_changes(*(dict(_kept_and_dropped(self._duck, version)) for version in self._versions))
+        """Every count of the funnel that differs, over all runs but those that a version has elsewhere than here."""
+        runs = [(v, (run.section, run.run), run) for v in self._versions for run in v.files.values()]
+        elsewhere = {node for version, node, run in runs if run.built and not version.is_local(run)}
+        changes = funnel_changes(*(dict(_kept_and_dropped(self._duck, version)) for version in self._versions))
+        return [change for change in changes if change[:2] not in elsewhere]
 
     @cached_property
     def _found(self) -> str:

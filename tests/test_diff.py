@@ -291,7 +291,7 @@ def test_added_less_removed_is_the_difference_of_counts(built: World, tmp_path: 
 
 
 def test_reasons_of_a_larger_world_are_what_it_did(tmp_path: Path) -> None:
-    rows = 20_000
+    rows = 5_000
     for name in ("old", "new"):
         write_version(tmp_path / name, rows, second=name == "new")
     with Diff(Store.open(tmp_path / "old"), Store.open(tmp_path / "new")) as found:

@@ -77,6 +77,7 @@ def test_sections_of_the_table(root: Path, pairwright: Terminal) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_markdown_is_for_a_review(root: Path, pairwright: Terminal) -> None:
     _, out, _ = pairwright("diff", "v1.0", "v1.1", "--format", "md")
     assert "| pairs | irpo\\_0 | removed | other | no recorded cause | 1 |" in out.splitlines()
@@ -141,6 +142,8 @@ def test_what_is_equal_by_its_hash_is_not_even_needed(root: Path, tmp_path: Path
         project.root, project.cache = copied, copied / ".dvc" / "cache"
         project.forget("data/samples/run=irpo_0")
         assert json.loads(pairwright("diff", "v1.0", "v1.1", "--format", "json")[1])["counts"][0]["rows"] == 1
+        got = json.loads(pairwright("diff", "v1.0", "--table", "rewards", "--format", "json")[1])
+        assert [(change["stage"], change["old"]) for change in got["funnel"]] == [("pairs_outcome", 4)]
         shutil.rmtree(copied / ".dvc" / "cache" / "files")
         code, _, err = pairwright("diff", "v1.0", "v1.1")
         assert (code, len(err.splitlines())) == (1, 1)

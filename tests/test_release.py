@@ -102,6 +102,7 @@ def test_a_release_is_a_commit_of_two_files_and_its_tags(project: Project, pairw
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_notes_are_in_commit_tag_and_changelog_as_they_are(project: Project) -> None:
     notes = "# First pairs\n\n#2 is mended."
     make(plan(project.root, "pairs", "v1.0", notes))
