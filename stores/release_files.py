@@ -25,6 +25,10 @@ CONFIGS = {
 
 _DATA_FILE = re.compile(r"([a-z][a-z0-9_]*)/train-\d{5}-of-\d{5}\.parquet")
 _SHA256 = re.compile("[0-9a-f]{64}")
+_RUN = re.compile("[a-z][a-z0-9_]*")
+_COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+_LARGEST = 64 * 2**20
+"""Bytes of a `provenance.json`; a real one has some hundred kilobytes at most."""
 
 
 def parse_provenance(text: str | bytes, where: str) -> dict[str, Any]:
@@ -32,9 +36,11 @@ def parse_provenance(text: str | bytes, where: str) -> dict[str, Any]:
 
     Raises ValueError naming `where` unless it is one of this format whose files are named as releases name them.
     """
+    if len(text) > _LARGEST:
+        raise ValueError(f"{where}: no provenance of a release ({len(text):,} bytes, and none has so many)")
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: no provenance of a release ({error})") from None
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
@@ -42,7 +48,9 @@ def parse_provenance(text: str | bytes, where: str) -> dict[str, Any]:
             f"format {found}, and this version reads {FORMAT}; update it" if isinstance(found, int) else "no `format`"
         )
         raise ValueError(f"{where}: no provenance of a release that this version reads ({reason})")
-    configs = content.get("configs")
+    revision, configs = content.get("revision"), content.get("configs")
+    if revision is not None and not (isinstance(revision, str) and _COMMIT.fullmatch(revision)):
+        raise ValueError(f"{where}: no provenance of a release (its `revision` is no commit)")
     if not isinstance(configs, dict):
         raise ValueError(f"{where}: no provenance of a release (no `configs`)")
     for name, config in configs.items():
@@ -68,10 +76,19 @@ def _check_config(name: str, config: Any, where: str) -> None:
     if name not in CONFIGS or not isinstance(files, dict) or not files or not isinstance(runs, list):
         have = f"have {', '.join(CONFIGS)}, each with `files` and `runs`"
         raise ValueError(f"{where}: no config of a release: '{name}' ({have})")
+    _check_runs(name, runs, config.get("rows_by_run", {}), where)
     for path, sha256 in files.items():
         match = _DATA_FILE.fullmatch(path)
         if match is None or match[1] != name or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
             raise ValueError(f"{where}: config '{name}' has no data file of a release: '{path}'")
+
+
+def _check_runs(name: str, runs: list[Any], rows: Any, where: str) -> None:
+    """Runs are named as in params: they may be shown, and asked for."""
+    if not all(isinstance(run, str) and _RUN.fullmatch(run) for run in runs):
+        raise ValueError(f"{where}: config '{name}' has `runs` with a name that no run has")
+    if not isinstance(rows, dict) or not rows.keys() <= set(runs) or not all(isinstance(n, int) for n in rows.values()):
+        raise ValueError(f"{where}: config '{name}' has `rows_by_run` that do not count the rows of its `runs`")
 
 
 def data_files(provenance: Mapping[str, Any], *configs: str) -> dict[str, str]:

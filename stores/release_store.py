@@ -36,7 +36,10 @@ class ReleaseStore(Store):
     @cached_property
     def params(self) -> Params:  # pyrefly: ignore
         """The params.yaml of its revision, as its provenance has it."""
-        return parse_params(self.release.provenance["params"], f"params.yaml of {self.release.url}", older=True)
+        text = self.release.provenance.get("params")
+        if not isinstance(text, str):
+            raise ValueError(f"{self.release.url}: its provenance has no `params`; publish it again")
+        return parse_params(text, f"params.yaml of {self.release.url}", older=True)
 
     @property
     def files(self) -> NoReturn:  # pyrefly: ignore

@@ -163,6 +163,14 @@ def test_a_tag_that_names_something_else_is_refused_before_anything_is_sent(
     assert server.writes() == before
 
 
+def test_a_tag_named_as_a_branch_is_refused(project: Project, server: Hub) -> None:
+    done, _ = send(server)
+    server.repositories.branch(*REPO, "dev", done.commit)
+    with pytest.raises(ValueError, match="team/sums: 'dev' is the name of a branch there"):
+        send(server, "dev")
+    assert server.repositories.refs(*REPO)["tags"] == {}
+
+
 def test_a_concurrent_change_is_refused_and_stays(project: Project, server: Hub) -> None:
     send(server)
     project.release(ONE)
@@ -331,64 +339,3 @@ def test_a_tag_that_fails_after_the_commit_is_set_by_the_next_run(project: Proje
     before = server.received
     done, _ = send(server, "v1.0")
     assert (done.made_commit, done.made_tag, server.received) == (False, True, before)
-
-
-DAMAGE = {
-    "a bit in a shard": ("pairs/train-00000-of-00002.parquet", b"x", r"damaged"),
-    "no shard": ("pairs/train-00000-of-00002.parquet", None, r"not in the local cache; .*fetch"),
-}
-
-
-@pytest.mark.parametrize(("path", "change", "message"), DAMAGE.values(), ids=DAMAGE)
-def test_a_corrupt_local_file_is_never_sent(project: Project, path: str, change: bytes | None, message: str) -> None:
-    cached = project.cached(f"{EXPORT}/{path}")
-    if change is None:
-        cached.unlink()
-    else:
-        cached.write_bytes(cached.read_bytes() + change)
-    with pytest.raises(ValueError, match=message):
-        content()
-
-
-def test_a_file_that_is_not_what_the_provenance_says_is_never_sent(project: Project) -> None:
-    shard = project.root / EXPORT / "pairs/train-00000-of-00002.parquet"
-    shard.write_bytes((project.root / EXPORT / "pairs/train-00001-of-00002.parquet").read_bytes())
-    project.track(EXPORT)
-    with pytest.raises(
-        ValueError, match=r"pairs/train-00000-of-00002.parquet: damaged or changed .*`dvc repro -f export@main"
-    ):
-        content()
-
-
-def test_a_licence_laxer_than_a_source_is_refused(project: Project) -> None:
-    project.release(ONE, licence="mit", sources={"gsm8k": "mit", "theirs": "cc-by-nc-4.0"})
-    with pytest.raises(ValueError, match=r"'mit' is laxer than that of a source \(cc-by-nc-4.0\)"):
-        content()
-    project.release(ONE, licence="cc-by-nc-4.0", sources={"gsm8k": "mit", "theirs": "cc-by-nc-4.0"})
-    assert content().licence == "cc-by-nc-4.0"
-
-
-def test_gold_answers_of_test_splits_need_two_consents(project: Project) -> None:
-    project.write_params(export={"main": {"pairs": ["irpo_0"], "test_answers": True}})
-    project.commit()
-    with pytest.raises(
-        ValueError, match=r"holds gold answers of test splits \(export.main.test_answers\).*--test-answers"
-    ):
-        content()
-    assert release_content(snapshot_of(Path(), None), test_answers=True).files
-
-
-RELEASES = {
-    "unknown": ("other", r"no release 'other' under `export` in params.yaml of HEAD \(have main, small\)"),
-    "not built": ("small", r"data/export/small is not in dvc.lock of HEAD; build it with `dvc repro`"),
-    "not named": (None, r"name the release with --release \(params.yaml of HEAD has main, small\)"),
-    "no name": ("../main", r"no release '../main'"),
-}
-
-
-@pytest.mark.parametrize(("name", "message"), RELEASES.values(), ids=RELEASES)
-def test_releases_that_are_not_there(project: Project, name: str | None, message: str) -> None:
-    project.write_params(export={"main": {}, "small": {}})
-    project.commit()
-    with pytest.raises(ValueError, match=message):
-        release_content(snapshot_of(Path(), None), name)

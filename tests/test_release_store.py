@@ -15,6 +15,7 @@ from builders.publishing.publishing import publish
 from builders.publishing.release import release_content, snapshot_of
 from stores import cli
 from stores.duck import Duck
+from stores.release_files import parse_provenance
 from stores.store import Store
 from tests.hub_api import WRITE, Hub, hub
 from tests.publish_world import Project, pairs, rewards
@@ -189,14 +190,40 @@ PLANTED = {
     "another config's file": {
         "pairs": {"rows": 1, "runs": ["r"], "files": {"rewards/train-00000-of-00001.parquet": "0" * 64}}
     },
+    "a run that is no name": {
+        "pairs": {"rows": 1, "runs": ["r\u001b[2J"], "files": {"pairs/train-00000-of-00001.parquet": "0" * 64}}
+    },
+    "runs that are none": {"pairs": {"rows": 1, "files": {"pairs/train-00000-of-00001.parquet": "0" * 64}}},
+    "rows of another run": {
+        "pairs": {"runs": ["r"], "rows_by_run": {"x": 1}, "files": {"pairs/train-00000-of-00001.parquet": "0" * 64}}
+    },
     "a config as SQL": {'pairs" as select 1; --': {"rows": 1, "runs": [], "files": {}}},
 }
 
 
 @pytest.mark.parametrize("configs", PLANTED.values(), ids=PLANTED)
 def test_names_in_a_provenance_of_others_are_checked(server: Hub, configs: dict) -> None:
-    with pytest.raises(ValueError, match=r"no config of a release|has no data file of a release"):
+    with pytest.raises(ValueError, match=r"no config of a release|has no data file of a|`runs`"):
         Store.open(planted(server, {"format": 1, "configs": configs}))
+
+
+@pytest.mark.parametrize(
+    ("provenance", "message"),
+    [
+        ({"format": 1, "configs": {}, "revision": "main\n"}, "its `revision` is no commit"),
+        ({"format": 1, "configs": {}, "revision": ["a"]}, "its `revision` is no commit"),
+        ({"format": 1, "configs": {}}, "its provenance has no `params`"),
+        ({"format": 1, "configs": {}, "params": {"seed": 0}}, "its provenance has no `params`"),
+    ],
+)
+def test_a_provenance_of_others_is_no_traceback(server: Hub, provenance: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _ = Store.open(planted(server, provenance)).params
+
+
+def test_a_huge_provenance_is_not_parsed() -> None:
+    with pytest.raises(ValueError, match=r"there: no provenance of a release \(67,108,865 bytes"):
+        parse_provenance(b" " * (64 * 2**20 + 1), "there")
 
 
 def planted(server: Hub, provenance: dict) -> str:

@@ -110,10 +110,19 @@ def _checked_licence(provenance: Mapping[str, Any], card: Path, place: str) -> s
     licence = front.get("license") if isinstance(front, dict) else None
     if not isinstance(licence, str):
         raise ValueError(f"{place}/{CARD} states no `license`; rebuild it with `dvc repro -f`")
-    sources = {row["licence"] for rows in provenance["licences"].values() for row in rows}
+    sources = _sources(provenance, place)
     if strict := laxer(licence, sources):
         raise ValueError(
             f"{place}: the card's licence '{licence}' is laxer than that of a source ({', '.join(strict)}); set the"
             " release's `licence` in params.yaml, or leave the rows of that source out"
         )
     return licence
+
+
+def _sources(provenance: Mapping[str, Any], place: str) -> set[str]:
+    """Licences of the sources of all rows. Raises ValueError where those of a config's rows are not stated."""
+    stated = provenance.get("licences") or {}
+    for name, config in provenance["configs"].items():
+        if config.get("rows") != 0 and not stated.get(name):
+            raise ValueError(f"{place}/{PROVENANCE} states no licences for '{name}'; rebuild it with `dvc repro -f`")
+    return {row["licence"] for rows in stated.values() for row in rows}
