@@ -13,10 +13,11 @@ from huggingface_hub import HfApi
 
 import builders.models
 import tests.training_world as world
+from builders.exporting.provenance import without_places
 from builders.model_files import TRAINED_ADAPTER, load_model, read_record, write_record
 from builders.models import copy_model
 from builders.publishing.hub_repository import HubRepository
-from builders.publishing.lineage import model_steps, source_licences
+from builders.publishing.lineage import as_json, model_steps, source_licences
 from builders.publishing.model import model_content, trained_on
 from builders.publishing.model_card import Lineage, model_card
 from builders.publishing.plans import Content
@@ -267,6 +268,15 @@ WRONG = {
 def test_models_that_are_not_there(project: Project, server: Hub, run: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         send(server, run)
+
+
+def test_a_place_on_ones_own_disk_is_not_published() -> None:
+    params = parse_params(yaml.safe_dump(world.PARAMS), older=True)
+    (first,) = model_steps(params, "tiny")
+    config = first.config.model_copy(update={"path": "/home/me/models/base"})
+    assert as_json([first._replace(config=config)])[0]["params"]["path"] == "base"
+    record = {"source": "adapter", "path": "../mine/adapter", "base": "/home/me/base", "data": {"path": "data/x"}}
+    assert without_places(record) == record | {"path": "adapter", "base": "base"}
 
 
 def test_the_card_names_the_release_that_a_model_was_trained_on() -> None:

@@ -24,6 +24,8 @@ _CHECKERS = {
     "rewards": "select distinct checker, checker_version as version from rows order by all",
     "predictions": "select distinct extractor as checker, extractor_version as version from rows order by all",
 }
+_PATHS = ("path", "base")
+"""Settings, and keys of a model's record, that may name a place on one's own disk."""
 _REASONS = "select reason, count(*) as n from rows group by all order by all"
 
 
@@ -33,17 +35,20 @@ def params_text(params: Params) -> str:
 
 
 def published(settings: BaseModel) -> dict[str, Any]:
-    """Settings as they are published: of a `path` outside the project its last name, since the rest is one's own."""
-    return {
-        name: _published(name, value) for name, value in settings.model_dump(mode="json", exclude_unset=True).items()
-    }
+    """Settings as they are published."""
+    return without_places(settings.model_dump(mode="json", exclude_unset=True))
+
+
+def without_places(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the last name alone of a path outside the project, since the rest is one's own."""
+    return {name: _published(name, value) for name, value in settings.items()}
 
 
 def _published(name: str, value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _published(key, inner) for key, inner in value.items()}
-    outside = name == "path" and isinstance(value, str) and (value[:1] in ("/", "~") or ".." in Path(value).parts)
-    return Path(value).name if outside else value
+        return without_places(value)
+    is_path = name in _PATHS and isinstance(value, str)
+    return Path(value).name if is_path and (value[:1] in ("/", "~") or ".." in Path(value).parts) else value
 
 
 def provenance(

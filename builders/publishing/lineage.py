@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from builders.exporting.provenance import without_places
 from schemas.params import Params, run_inputs, stage_runs, table_runs
 from schemas.sections import ModelRun, ProblemsRun
 from stores.revisions import Snapshot
@@ -97,4 +98,6 @@ def settings(prefix: str, block: BaseModel) -> Iterator[tuple[str, Any]]:
 
 def as_json(steps: Sequence[Step]) -> list[Mapping[str, Any]]:
     """The steps for `provenance.json`."""
-    return [{"section": s.section, "run": s.run, "params": s.config.model_dump(mode="json")} for s in steps]
+    return [
+        {"section": s.section, "run": s.run, "params": without_places(s.config.model_dump(mode="json"))} for s in steps
+    ]

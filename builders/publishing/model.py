@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from builders.exporting.licences import settle
+from builders.exporting.provenance import without_places
 from builders.model_files import ADAPTER, TRAINED_ADAPTER, load_model, load_tokenizer
 from builders.publishing.lineage import Step, accuracies, as_json, hub_base, model_steps, source_licences
 from builders.publishing.model_card import Lineage, model_card
@@ -73,7 +74,8 @@ def _content(files: Mapping[str, Path], lineage: Lineage, record: Mapping[str, A
     provenance = {
         "kind": "model", "run": lineage.run, "revision": lineage.revision, "fingerprint": lineage.fingerprint,
         "adapter": lineage.is_adapter, "licence": lineage.licence, "licences": dict(lineage.sources),
-        "made_from": as_json(lineage.steps), "record": record["provenance"], "metrics": dict(lineage.metrics),
+        "made_from": as_json(lineage.steps), "record": without_places(record["provenance"]),
+        "metrics": dict(lineage.metrics),
     }  # fmt: skip
     title = f"Model {lineage.run} at revision {lineage.revision[:12]}"
     return Content("model", title, lineage.licence, with_provenance(sent, provenance))
