@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from inspect import signature
 from pathlib import Path
 
 import pytest
 
-from stores.cli import main, sql
+from stores.cli import main
 from tests.conftest import REPOSITORY
 from tests.hub_api import WRITE, Hub, hub
 from tests.publish_world import Project, pairs, rewards
@@ -96,6 +95,17 @@ def test_names_are_checked_before_anything_is_asked(
     assert server.asked == []
 
 
+def test_a_published_version_is_not_exported_for_trainers(
+    server: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("export-for", "trl", "irpo_0", "out", "--rev", "hf://team/sums@v1.0")
+    code, out, err = pairwright(monkeypatch, capsys, *arguments)
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "hf://team/sums@v1.0 is a published release, without the tables that are exported" in err
+    assert server.asked == []
+    assert not Path("out").exists()
+
+
 def run(server: Hub, home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, with a Hub cache of its own."""
     settings = {
@@ -119,7 +129,6 @@ def test_a_published_version_is_described(server: Hub, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("rev" not in signature(sql).parameters, reason="`pairwright sql` asks the checkout alone")
 def test_a_published_version_is_asked(server: Hub, tmp_path: Path) -> None:
     assert run(server, tmp_path / "ann", "publish", "team/sums", "--tag", "v1.0").returncode == 0
     home, version = tmp_path / "bob", ("--rev", "hf://team/sums@v1.0", "--format", "csv")

@@ -29,8 +29,14 @@ def export_for(
 ) -> None:
     """Writes a run for TRL, LLaMA-Factory, OpenRLHF or verl, with a configuration and what it does to the tokens."""
     from builders.exporting.peers import export_for as export
+    from stores.hub_release import is_hub_url
     from stores.store import Store
 
+    if is_hub_url(rev):
+        raise ValueError(
+            f"{rev} is a published release, without the tables that are exported; name the Git revision that it was"
+            " made from, or load its texts with `datasets`"
+        )
     form = None if format is None else format.value
     with Store.open(rev=rev) as store:
         done = export(store, Wanted(peer, run, table, model, form, test_answers), directory)
