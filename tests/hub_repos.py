@@ -148,6 +148,12 @@ class Repositories:
             refs["tags"][tag] = commit
             self._write_json(kind, name, "refs.json", refs)
 
+    def branch(self, kind: str, name: str, branch: str, commit: str) -> None:
+        """Makes a branch, or moves it."""
+        refs = self.refs(kind, name)
+        refs["branches"][branch] = commit
+        self._write_json(kind, name, "refs.json", refs)
+
     def add_commit(
         self, kind: str, name: str, branch: str, files: Mapping[str, Entry], parent: str | None, title: str, text: str
     ) -> str:
@@ -156,9 +162,7 @@ class Repositories:
         content = {"parent": parent, "title": title, "message": text, "date": date, "files": dict(files)}
         commit = hashlib.sha1(json.dumps(content, sort_keys=True).encode()).hexdigest()
         self._write_json(kind, name, f"commits/{commit}.json", content)
-        refs = self.refs(kind, name)
-        refs["branches"][branch] = commit
-        self._write_json(kind, name, "refs.json", refs)
+        self.branch(kind, name, branch, commit)
         return commit
 
     def _path(self, kind: str, name: str, inside: str) -> Path:

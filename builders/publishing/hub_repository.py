@@ -20,12 +20,13 @@ BRANCH = "main"
 
 
 class State(NamedTuple):
-    """A repository at one commit; `tags` are name -> commit, of the whole repository."""
+    """A repository at one commit; `tags` (name -> commit) and `branches` are of the whole repository."""
 
     commit: str
     private: bool
     files: dict[str, Remote]
     tags: dict[str, str]
+    branches: frozenset[str]
 
 
 class HubRepository:
@@ -64,7 +65,8 @@ class HubRepository:
                 for file in found
                 if isinstance(file, RepoFile)
             }
-        return State(info.sha, bool(info.private), files, {tag.name: tag.target_commit for tag in refs.tags})
+        tags, branches = {tag.name: tag.target_commit for tag in refs.tags}, frozenset(b.name for b in refs.branches)
+        return State(info.sha, bool(info.private), files, tags, branches)
 
     def read(self, path: str, commit: str) -> bytes:
         """A small file, without a copy on this disk."""

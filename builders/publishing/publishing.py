@@ -67,6 +67,8 @@ def plan_for(
     """What is to be done to the repository as it is; None where the tag holds all of the content already."""
     if private and not state.private:
         raise ValueError(f"{repo.name} is public; make it private in its settings on the Hub, or leave --private out")
+    if tag in state.branches:
+        raise ValueError(f"{repo.name}: '{tag}' is the name of a branch there, which would be read; choose another tag")
     if tag is not None and tag in state.tags:
         tagged = repo.look(tag)
         if tagged is None or not holds(content, tagged.files):
