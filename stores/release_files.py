@@ -85,10 +85,10 @@ def _check_config(name: str, config: Any, where: str) -> None:
 
 def _check_runs(name: str, runs: list[Any], rows: Any, where: str) -> None:
     """Runs are named as in params: they may be shown, and asked for."""
-    if not all(isinstance(run, str) and _RUN.fullmatch(run) for run in runs):
+    if not isinstance(rows, dict) or not all(isinstance(n, int) for n in rows.values()):
+        raise ValueError(f"{where}: config '{name}' has `rows_by_run` that are no counts")
+    if not all(isinstance(run, str) and _RUN.fullmatch(run) for run in (*runs, *rows)):
         raise ValueError(f"{where}: config '{name}' has `runs` with a name that no run has")
-    if not isinstance(rows, dict) or not rows.keys() <= set(runs) or not all(isinstance(n, int) for n in rows.values()):
-        raise ValueError(f"{where}: config '{name}' has `rows_by_run` that do not count the rows of its `runs`")
 
 
 def data_files(provenance: Mapping[str, Any], *configs: str) -> dict[str, str]:

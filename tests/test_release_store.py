@@ -194,8 +194,12 @@ PLANTED = {
         "pairs": {"rows": 1, "runs": ["r\u001b[2J"], "files": {"pairs/train-00000-of-00001.parquet": "0" * 64}}
     },
     "runs that are none": {"pairs": {"rows": 1, "files": {"pairs/train-00000-of-00001.parquet": "0" * 64}}},
-    "rows of another run": {
-        "pairs": {"runs": ["r"], "rows_by_run": {"x": 1}, "files": {"pairs/train-00000-of-00001.parquet": "0" * 64}}
+    "rows that are no count": {
+        "pairs": {
+            "runs": ["r"],
+            "rows_by_run": {"r": "x\n"},
+            "files": {"pairs/train-00000-of-00001.parquet": "0" * 64},
+        }
     },
     "a config as SQL": {'pairs" as select 1; --': {"rows": 1, "runs": [], "files": {}}},
 }
@@ -203,7 +207,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("configs", PLANTED.values(), ids=PLANTED)
 def test_names_in_a_provenance_of_others_are_checked(server: Hub, configs: dict) -> None:
-    with pytest.raises(ValueError, match=r"no config of a release|has no data file of a|`runs`"):
+    with pytest.raises(ValueError, match=r"no config of a release|has no data file of a|`runs`|`rows_by_run`"):
         Store.open(planted(server, {"format": 1, "configs": configs}))
 
 
