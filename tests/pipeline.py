@@ -91,7 +91,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 900) -> None:
     """Polls until the condition holds."""
     end = time.monotonic() + seconds
     while not condition():

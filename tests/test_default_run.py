@@ -110,7 +110,7 @@ def test_a_changed_beta_trains_again_and_samples_nothing_before_it(built: Checko
     built.write_params(params)
     done = built.repro()
     ran = {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
-    assert ran == {"preference@dpo", "evaluate@dpo", "report"}
+    assert ran == {"preference@dpo", "evaluate@dpo", "export@arithmetic", "report"}, "a release names all params"
     built.write_params(reduced())
     assert "> python" not in built.repro().stdout, "DVC's run cache gives the former version back"
 
