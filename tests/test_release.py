@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -316,14 +317,16 @@ def test_a_hook_that_refuses_leaves_all_as_it_was(
 def test_a_release_that_is_ended_leaves_all_as_it_was(project: Project, tmp_path: Path, number: int) -> None:
     """The commit is under way, in a hook, with the index locked."""
     started = tmp_path / "started"
-    hook(project, "pre-commit", f"touch '{started}'; sleep 5")
+    hook(project, "pre-commit", f"touch '{started}'; sleep 30")
     before = state(project)
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "stores", "release", "pairs", "v1.0"]
-    process = subprocess.Popen(command, cwd=project.root, env=environment, stdout=subprocess.DEVNULL)
+    heeded = partial(signal.signal, number, signal.SIG_DFL)  # though what runs the tests may ignore it (`nohup`)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=project.root, env=environment, stdout=quiet, preexec_fn=heeded)
     wait_for(started.exists, "commit")
     process.send_signal(number)
-    assert process.wait(4)
+    assert process.wait(20)
     assert state(project) == before
     (project.root / ".git" / "hooks" / "pre-commit").unlink()
     make(plan(project.root, "pairs", "v1.0", ""))
