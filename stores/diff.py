@@ -138,13 +138,21 @@ class Diff:
     @cached_property
     def counts(self) -> list[Count]:
         """Rows by reason, the largest first within each run."""
-        query = f"""select "table", run, change, reason, detail, count(*) as n from ({self._found}) group by all
-            order by "table", run, n desc, change, reason, detail"""
-        return [Count(*row) for row in self._duck.con.sql(query).fetchall()]
+        return [Count(*row) for row in self.counted().fetchall()]
+
+    def counted(self) -> Result:
+        """`counts` as the answer to a query."""
+        return self._answer(
+            f"""select "table", run, change, reason, detail, count(*) as "rows" from ({self._found}) group by all
+            order by "table", run, "rows" desc, change, reason, detail"""
+        )
 
     def rows(self) -> Result:
         """Every row that differs, with `ROW_COLUMNS`, as a stream; those of one problem are together."""
-        return Result(self._duck.con.sql(self._found))
+        return self._answer(self._found)
+
+    def _answer(self, query: str) -> Result:
+        return Result(self._duck.con.sql(query), lambda: self._duck.con.execute(query))
 
     @cached_property
     def params(self) -> list[ParamChange]:

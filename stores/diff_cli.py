@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-WORKSPACE = "workspace"
+from stores.paths import WORKSPACE
 
 
 class DiffFormat(StrEnum):

@@ -86,10 +86,7 @@ def told(changes: Sequence[ParamChange], own: Node | None = None) -> str | None:
     """Differences for a reason, as in `k 2 -> 1`; keys of other runs than `own` name theirs. None: there are none."""
     if not changes:
         return None
-    said = [
-        f"{_place(c, own)} {'none' if c.old is None else c.old} -> {'none' if c.new is None else c.new}"
-        for c in changes
-    ]
+    said = [f"{_place(c, own)} {_value(c.old)} -> {_value(c.new)}" for c in changes]
     more = [f"{len(said) - SHOWN} more"] if len(said) > SHOWN else []
     return "; ".join([*said[:SHOWN], *more])
 

@@ -1,19 +1,15 @@
 """How a difference is printed: sections of tables for humans, one JSON object, or one relation as CSV or Parquet."""
 
-import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stores.diff import Count, Diff, RunChange
 from stores.diff_cli import DiffFormat
 from stores.diff_params import FunnelChange, ParamChange
 from stores.plain import printable
-from stores.printing import Format, jsonable, print_rows
+from stores.printing import Format, ResultFormat, jsonable, print_result, print_rows
 
 Relation = tuple[Sequence[str], Iterable[Sequence[Any]]]
 """Columns and rows."""
@@ -27,19 +23,18 @@ def print_diff(found: Diff, rows: bool, format: DiffFormat) -> None:
     match format:
         case DiffFormat.json:
             _print_json(found, rows)
-        case DiffFormat.csv if rows:
-            _print_csv(found)
-        case DiffFormat.csv:
-            print_rows(Count._fields, found.counts, Format.csv)
-        case DiffFormat.parquet:
-            _print_parquet(found, rows)
+        case DiffFormat.csv | DiffFormat.parquet:
+            if format is DiffFormat.parquet and sys.stdout.isatty():
+                remedy = "send it to a file: `pairwright diff … --format parquet > FILE`"
+                raise ValueError(f"Parquet is not for a terminal; {remedy}")
+            print_result(found.rows() if rows else found.counted(), ResultFormat(format))
         case _:
             print(printable(" -> ".join(found.names)))
             show = _markdown if format is DiffFormat.md else _table
-            for title, (columns, content) in _sections(found).items():
-                show(title, columns, content)
+            for title, relation in _sections(found).items():
+                show(title, *relation)
             if rows:
-                show("rows", found.rows().columns, _streamed(found))
+                show("rows", *_rows(found))
 
 
 def _sections(found: Diff) -> dict[str, Relation]:
@@ -52,10 +47,10 @@ def _sections(found: Diff) -> dict[str, Relation]:
     }
 
 
-def _streamed(found: Diff) -> Iterator[Sequence[Any]]:
-    """The rows that differ, as tuples, some at a time."""
-    for batch in found.rows().batches():
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+def _rows(found: Diff) -> Relation:
+    """The rows that differ, as a stream."""
+    rows = found.rows()
+    return rows.columns, rows.rows()
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -103,7 +98,7 @@ def _print_json(found: Diff, rows: bool) -> None:
     for name, (columns, content) in sections.items():
         _print_array(name, columns, content)
     if rows:
-        _print_array("rows", found.rows().columns, _streamed(found))
+        _print_array("rows", *_rows(found))
     print("}")
 
 
@@ -114,30 +109,3 @@ def _print_array(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
             ",\n " if number else "", json.dumps(dict(zip(columns, row, strict=True)), default=jsonable), sep="", end=""
         )
     print("]", end="")
-
-
-def _print_csv(found: Diff) -> None:
-    """The rows; on a terminal, control characters are written out."""
-    shown: Callable[[Any], Any] = (
-        (lambda v: printable(v) if isinstance(v, str) else v) if sys.stdout.isatty() else lambda v: v
-    )
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(found.rows().columns)
-    writer.writerows([shown(value) for value in row] for row in _streamed(found))
-
-
-def _print_parquet(found: Diff, rows: bool) -> None:
-    if sys.stdout.isatty():
-        raise ValueError(
-            "Parquet is not for a terminal; send it to a file: `pairwright diff … --format parquet > FILE`"
-        )
-    if not rows:
-        columns = zip(*found.counts, strict=True) if found.counts else ([],) * len(Count._fields)
-        kinds = [pa.int64() if name == "rows" else pa.string() for name in Count._fields]
-        arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)]
-        pq.write_table(pa.table(arrays, names=list(Count._fields)), sys.stdout.buffer)
-        return
-    reader = found.rows().batches()
-    with pq.ParquetWriter(sys.stdout.buffer, reader.schema, compression="zstd") as writer:
-        for batch in reader:
-            writer.write_batch(batch)

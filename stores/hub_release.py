@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from stores.hub_errors import hub_errors
 from stores.hub_names import repository
 from stores.release_files import PROVENANCE, data_files, parse_provenance
-from stores.verified import damaged
+from stores.verified import SHA256, damaged
 
 SCHEME = "hf://"
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
@@ -40,7 +40,7 @@ class HubRelease(NamedTuple):
             raise ValueError(f"{self.url}: no config '{config}' (have {', '.join(self.provenance['configs'])})")
         wanted = data_files(self.provenance, config)
         directory = _fetch(self.name, self.commit, list(wanted))
-        found = {(directory / path).resolve(): f"sha256:{sha256}" for path, sha256 in wanted.items()}
+        found = {(directory / path).resolve(): f"{SHA256}{sha256}" for path, sha256 in wanted.items()}
         for path, at in zip(wanted, found, strict=True):
             if not at.is_file():
                 raise ValueError(f"{self.url}: {path} is not there, though its provenance lists it; publish it again")

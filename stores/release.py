@@ -71,7 +71,7 @@ def plan(root: Path, name: str, version: str, notes: str, since: str | None = No
     tags = [version, *_registry_tags(checkout, name, version)]
     _check_names(checkout, name, version, tags)
     checkout.require_branch()
-    checkout.require_committed([*COMMITTED, CHANGELOG])
+    checkout.require_committed(COMMITTED, CHANGELOG)
     definition = (root / "dvc.yaml").read_bytes().decode("utf-8")
     artifact = ((yaml.safe_load(definition) or {}).get("artifacts") or {}).get(name) or {}
     with Store.open(root) as store:

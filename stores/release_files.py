@@ -4,12 +4,13 @@
 from anybody: names in it are checked before they become paths.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from stores.verified import SHA256, damaged
 
 FORMAT = 1
 CARD, PROVENANCE = "README.md", "provenance.json"
@@ -99,7 +100,5 @@ def data_files(provenance: Mapping[str, Any], *configs: str) -> dict[str, str]:
 
 def check_file(path: Path, sha256: str, where: str, remedy: str) -> None:
     """Raises ValueError unless the file has the SHA-256 that its provenance says."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise ValueError(f"{where}: damaged or changed (its SHA-256 is {found[:12]}, not {sha256[:12]}); {remedy}")
+    if damaged({path.resolve(): f"{SHA256}{sha256}"}):
+        raise ValueError(f"{where}: damaged or changed (its SHA-256 is not {sha256[:12]}…); {remedy}")

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from stores.git import Repository
+
 
 class Checkout:
     """The working tree of the Git repository around a project.
@@ -30,15 +32,14 @@ class Checkout:
         if self._fails("symbolic-ref", "--quiet", "HEAD"):
             raise ValueError("no branch is checked out (detached HEAD); `git switch` to the one that gets the release")
 
-    def require_committed(self, paths: Sequence[str]) -> None:
-        """Raises ValueError for files that differ from the last commit, or are not in it."""
-        states = self._git("status", "--porcelain", "-z", "--untracked-files=all", "--", *paths).split("\0")
-        changed = sorted({state[3:].removeprefix(self.prefix) for state in states if state})
+    def require_committed(self, needed: Sequence[str], *others: str) -> None:
+        """Raises ValueError for files that differ from the last commit, and for needed ones that are not there."""
+        changed = sorted({path.removeprefix(self.prefix) for path in Repository(self.root).changed([*needed, *others])})
         if changed:
             raise ValueError(
                 f"{', '.join(changed)}: not as in the last commit; commit it or take it back, then release"
             )
-        missing = [path for path in paths[:3] if not (self.root / path).exists()]
+        missing = [path for path in needed if not (self.root / path).exists()]
         if missing:
             raise ValueError(
                 f"{', '.join(missing)}: no such file; a release is of a project that `dvc repro` has built"

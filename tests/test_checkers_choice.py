@@ -57,6 +57,8 @@ KEYS = [
     ("Final answer: drought", None),
     ("Final answer: (A) or (B)", None),
     ("Final answer: A and C", None),
+    ("1: ", "1"),
+    ("1:\n2: x", "2"),
     ("A dog barks.", None),
     ("I do not know", None),
     ("", None),

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from stores.hub_release import is_hub_url, open_hub_release
 from stores.release_files import PROVENANCE, data_files, read_provenance
-from stores.verified import damaged
+from stores.verified import SHA256, damaged
 from train.texts import Asked, PairText, Span, Text, spread
 
 _CONFIGS = {"pairs": ("pairs", "step_pairs"), "demos": ("demos",)}
@@ -175,7 +175,7 @@ def _open(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
 def _verified(directory: Path, provenance: dict[str, Any], config: str) -> list[Path]:
     """The shards of a config. Raises ValueError for one that is missing, or is not what was written."""
     remedy = "copy the release again, or write it anew with `pairwright materialize`"
-    wanted = {directory / file: f"sha256:{sha256}" for file, sha256 in data_files(provenance, config).items()}
+    wanted = {directory / file: f"{SHA256}{sha256}" for file, sha256 in data_files(provenance, config).items()}
     for path in wanted:
         if not path.is_file():
             raise ValueError(f"{path}: missing, though {PROVENANCE} names it; {remedy}")

@@ -54,7 +54,8 @@ class ChoiceChecker(PureChecker):
             found = _stated(full[start:end], choices)
             if found or slot:
                 return found
-        if _OPENING.match(text) and not _goes_through(text.strip(), choices):
+        opening = _OPENING.match(text)
+        if opening and not _goes_through(opening[0], text.strip(), choices):
             return _stated(text.lstrip(), choices)
         last = text.strip().rpartition("\n")[2]
         return _stated(last, choices, last=True) if last else None
@@ -97,13 +98,13 @@ def _stated(line: str, choices: Sequence[str] | None, last: bool = False) -> str
     return None if any(_joined(sentence, chosen, other) for other in keys) else _key(chosen)
 
 
-def _goes_through(text: str, choices: Sequence[str] | None) -> bool:
-    """Whether several lines name other keys beside the one that the first opens with: in that line, or opening others.
+def _goes_through(start: str, text: str, choices: Sequence[str] | None) -> bool:
+    """Whether several lines name other keys than the one that `start` opens with: in the first line, or opening others.
 
     Numbers beside a letter, or letters beside a number, are something else.
     """
     first, *others = text.splitlines()
-    opening = _stated(_OPENING.match(first)[0], choices)  # type: ignore[index]
+    opening = _stated(start, choices)
     keys = [_key(m) for m in _KEY.finditer(_STYLE.sub("", first)) if not m["not"]] if others else []
     keys += [key for line in others if (found := _OPENING.match(line)) and (key := _stated(found[0], choices))]
     return opening is not None and any(

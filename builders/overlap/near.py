@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from builders.overlap.sketches import Array, Sketches
+from builders.overlap.sketches import Array, Sketches, ragged
 
 NEIGHBOURS = 8
 CROWD = 64
@@ -59,7 +59,7 @@ def between(run: Sketches, among: Array, other: Sketches, least: float) -> Alike
         candidates = np.searchsorted(ranked, values, side="right") - first
         count = np.minimum(candidates, CROWD)
         search.unsure[rest[candidates > CROWD]] = True
-        search.compare(np.repeat(rest, count), order[_ragged(first, count)])
+        search.compare(np.repeat(rest, count), order[ragged(first, count)])
         search.settle()
     return search.found()
 
@@ -100,12 +100,6 @@ def _sizes(run: Sketches) -> Array:
     return np.diff(run.shingle_ends, prepend=0)
 
 
-def _ragged(first: Array, count: Array) -> Array:
-    """first[0], first[0] + 1, … (count[0] of them), first[1], …"""
-    ends = np.cumsum(count)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + count, count)
-
-
 def _chunks(sizes: Array) -> Iterator[tuple[int, int]]:
     """Ranges of pairs whose shingles fit into memory together."""
     ends, start = np.cumsum(sizes), 0
@@ -128,5 +122,5 @@ def jaccard(run: Sketches, texts: Array, other: Sketches, others: Array) -> Arra
 def _numbered(run: Sketches, texts: Array) -> Array:
     """The shingles of some texts, each with the pair's number in its upper half."""
     sizes = _sizes(run)[texts]
-    values = run.shingles[_ragged(run.shingle_ends[texts] - sizes, sizes)].astype(np.uint64)
+    values = run.shingles[ragged(run.shingle_ends[texts] - sizes, sizes)].astype(np.uint64)
     return np.repeat(np.arange(len(texts), dtype=np.uint64) << np.uint64(32), sizes) | values

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from builders.overlap.sketches import Array, Sketches, ngrams, text_at
+from builders.overlap.sketches import Array, Sketches, ngrams, ragged, text_at
 
 SHORTEST = 8
 COMMON = 10
@@ -82,8 +82,7 @@ def _matches(run: Sketches, grams: Grams) -> tuple[Array, Array, Array]:
     first = first[hit]
     count = np.searchsorted(grams.hashes, hashes[hit], side="right") - first
     texts = np.repeat(text_at(run.word_ends, begins[hit]), count)
-    ends = np.cumsum(count)
-    entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + count, count)
+    entries = ragged(first, count)
     rows = np.unique(np.stack([texts, grams.owners[entries], grams.positions[entries]], axis=1), axis=0)
     return rows[:, 0], rows[:, 1], rows[:, 2]
 

@@ -126,6 +126,12 @@ def text_at(ends: Array, positions: Array) -> Array:
     return np.searchsorted(ends, positions, side="right")
 
 
+def ragged(first: Array, count: Array) -> Array:
+    """first[0], first[0] + 1, … (count[0] of them), first[1], …"""
+    ends = np.cumsum(count)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + count, count)
+
+
 def _shingles(hashes: Array, ends: Array) -> tuple[Array, Array]:
     """Distinct 32-bit shingles of each text, sorted."""
     sizes = np.diff(ends, prepend=0)

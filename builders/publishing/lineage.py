@@ -1,7 +1,7 @@
 """What a model was made from, as the params of one version say: bases, training runs, data, licences, accuracies."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -84,16 +84,6 @@ def accuracies(snapshot: Snapshot, run: str) -> dict[str, dict[str, Any]]:
         return {}
     models = json.loads(snapshot.local(METRICS).read_text(encoding="utf-8")).get("models", {})
     return {name: found for name, found in models.items() if found.get("model") == run}
-
-
-def settings(prefix: str, block: BaseModel) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every setting of a run that is set."""
-    for key in type(block).model_fields:
-        value = getattr(block, key)
-        if isinstance(value, BaseModel):
-            yield from settings(f"{prefix}{key}.", value)
-        elif value is not None:
-            yield prefix + key, value
 
 
 def as_json(steps: Sequence[Step]) -> list[Mapping[str, Any]]:

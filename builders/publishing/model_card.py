@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from builders.publishing.lineage import Step, data_of, hub_base, settings
+from builders.publishing.lineage import Step, data_of, hub_base
+from stores.views import settings
 
 
 class Lineage(NamedTuple):
@@ -90,7 +91,7 @@ def _trained(lineage: Lineage) -> list[str]:
     if step.section == "models":
         return []
     released = f"Trained on the published data set `{lineage.dataset}`.\n\n" if lineage.dataset else ""
-    rows = [[f"`{key}`", str(value)] for key, value in settings("", step.config)]
+    rows = [[f"`{key}`", str(value)] for key, value in settings("", step.config) if value is not None]
     return [f"## Training\n\n{released}" + _table(("setting", "value"), rows)]
 
 
