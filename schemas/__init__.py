@@ -1,5 +1,6 @@
 """Row classes of every table, and the typed `params.yaml`. Imports nothing heavy."""
 
+from schemas.agreements import Agreement
 from schemas.answers import Answer
 from schemas.base import Chat, Row, arrow_schema, column_checks
 from schemas.demos import Demo
@@ -16,6 +17,7 @@ from schemas.solutions import Solution
 from schemas.step_labels import StepLabels
 from schemas.text_statistics import TextStatistics
 from schemas.training import TrainingStep
+from schemas.votes import Vote
 
 TABLES: dict[str, type[Row]] = {
     row.table: row
@@ -26,6 +28,8 @@ TABLES: dict[str, type[Row]] = {
         Prompt,
         Sample,
         Prediction,
+        Agreement,
+        Vote,
         Reward,
         StepLabels,
         Demo,
@@ -40,7 +44,7 @@ TABLES: dict[str, type[Row]] = {
 """Table name -> row class. `rejects` is partitioned by stage too."""
 
 __all__ = [
-    "TABLES", "Answer", "Chat", "Demo", "Finding", "Pair", "Prediction", "Problem", "Prompt", "ReferenceLogprob",
-    "Reject", "Reward", "Row", "Sample", "Solution", "StepLabels", "TextStatistics", "TrainingStep", "arrow_schema",
-    "column_checks",
+    "TABLES", "Agreement", "Answer", "Chat", "Demo", "Finding", "Pair", "Prediction", "Problem", "Prompt",
+    "ReferenceLogprob", "Reject", "Reward", "Row", "Sample", "Solution", "StepLabels", "TextStatistics", "TrainingStep",
+    "Vote", "arrow_schema", "column_checks",
 ]  # fmt: skip

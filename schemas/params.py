@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas import sections as s
+from schemas import sections_agreement as ag
 from schemas import sections_export as x
 from schemas import sections_quality as q
 from schemas import sections_steps as st
@@ -36,14 +37,20 @@ class Params(Section):
     samples_gold: dict[Name, s.GoldSamplesRun]
     samples_import: dict[Name, s.ImportedSamplesRun]
     predictions: dict[Name, s.PredictionsRun]
+    predictions_import: dict[Name, ag.ImportedPredictionsRun]
+    consistency: dict[Name, ag.ConsistencyRun]
+    votes: dict[Name, ag.VotesRun]
     rewards: dict[Name, s.RewardsRun]
+    rewards_votes: dict[Name, ag.VoteRewardsRun]
     step_labels: dict[Name, st.StepLabelsRun]
     prompts_step: dict[Name, st.StepPromptsRun]
     samples_corrections: dict[Name, st.CorrectionsRun]
     demos_gold: dict[Name, s.GoldDemosRun]
     demos_correct: dict[Name, s.CorrectDemosRun]
+    demos_consistent: dict[Name, ag.ConsistentDemosRun]
     demos_union: dict[Name, s.UnionDemosRun]
     pairs_outcome: dict[Name, s.OutcomePairsRun]
+    pairs_contrast: dict[Name, ag.ContrastPairsRun]
     pairs_union: dict[Name, s.UnionPairsRun]
     pairs_step: dict[Name, st.StepPairsRun]
     pairs_import: dict[Name, st.ImportedPairsRun]

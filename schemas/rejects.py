@@ -32,6 +32,9 @@ Reason = Literal[
     "no_correction",  # the labeler did not write the step as it should be
     "near_duplicate",  # a problem before it is almost the same
     "contaminated",  # a problem of a test set is the same, almost the same, or shares an n-gram with it
+    "unpaired",  # the other run has no sample of the problem
+    "disagreeing",  # the two answers differ, or one is missing
+    "low_confidence",  # too few of the samples state the majority's answer
 ]
 
 

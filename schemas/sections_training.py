@@ -14,6 +14,8 @@ from schemas.slots import (
     PairsName,
     PairsOrNone,
     Positive,
+    PredictionsOrNone,
+    ProblemsOrNone,
     PromptsOrNone,
     ReferenceName,
     SamplingName,
@@ -51,10 +53,15 @@ class Lora(Section):
 
 
 class Validation(Section):
-    """Greedy accuracy during training; the best checkpoint is kept. Never on a test split."""
+    """Greedy accuracy during training; the best checkpoint is kept. Never on a test split.
+
+    With `labels` no gold is read: a completion is right where it states the same answer as the label.
+    """
 
     prompts: PromptsOrNone
-    problems: AnsweredOrNone
+    problems: AnsweredOrNone = Field(description="problems with gold answers")
+    questions: ProblemsOrNone = Field(description="problems of which no answer is read; with `labels`")
+    labels: PredictionsOrNone = Field(description="answers that stand for gold, such as a weak model's")
     sampling: SamplingName
     every: Positive = Field(default=100, description="steps between validations; the last step is validated too")
     checker: Checker = "auto"

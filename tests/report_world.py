@@ -51,7 +51,13 @@ prompts_step: {}
 samples_corrections: {}
 demos_gold: {}
 demos_correct: {}
+demos_consistent: {}
 demos_union: {}
+pairs_contrast: {}
+predictions_import: {}
+consistency: {}
+votes: {}
+rewards_votes: {}
 pairs_outcome:
   own: {samples: own, rewards: own, gold: none, k: 1}
 pairs_union: {}
@@ -70,7 +76,7 @@ preference:
     loss: dpo_nll
     steps_from: none
     optimizer: {lr: 1.0e-5, batch_size: 4, steps: 20}
-    validation: {prompts: none, problems: none, sampling: greedy}
+    validation: {prompts: none, problems: none, questions: none, labels: none, sampling: greedy}
   plain: {<<: *training, loss: dpo}
 evaluate:
   dpo: &evaluation

@@ -39,7 +39,7 @@ from tests.small_store import training
 SFT = {
     "model": "base", "steps_from": "none", "demos": "star", "watch": "none", "optimizer":
     {"lr": 0.01, "batch_size": 1, "steps": 1},
-    "validation": {"prompts": "none", "problems": "none", "sampling": "explore"},
+    "validation": {"prompts": "none", "problems": "none", "questions": "none", "labels": "none", "sampling": "explore"},
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from tests.small_store import PARAMS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OPTIMIZER = {"lr": 0.1, "batch_size": 2, "steps": 3}
-VALIDATION = {"prompts": "train", "problems": "train", "sampling": "explore"}
+VALIDATION = {"prompts": "train", "problems": "train", "questions": "none", "labels": "none", "sampling": "explore"}
 TRAINING = {"model": "base", "steps_from": "none", "optimizer": OPTIMIZER, "validation": VALIDATION}
 SFT = TRAINING | {"demos": "gold", "watch": "none"}
 DPO = TRAINING | {"pairs": "irpo_0", "reference": "irpo_0", "loss": "dpo"}

@@ -236,7 +236,13 @@ prompts_step: {}
 samples_corrections: {}
 demos_gold: {warm: {samples: g, prompts: train}}
 demos_correct: {}
+demos_consistent: {}
 demos_union: {}
+pairs_contrast: {}
+predictions_import: {}
+consistency: {}
+votes: {}
+rewards_votes: {}
 pairs_outcome:
   p: {samples: a, rewards: a, gold: g, k: 1}
   q: {samples: b, rewards: b, gold: none, k: 1}
@@ -256,7 +262,7 @@ sft:
     watch: none
     steps_from: none
     optimizer: {lr: 0.1, batch_size: 1, steps: 1}
-    validation: {prompts: test, problems: test, sampling: s}
+    validation: {prompts: test, problems: test, questions: none, labels: none, sampling: s}
 preference:
   m2: &training
     model: m1
@@ -265,12 +271,12 @@ preference:
     loss: dpo
     steps_from: none
     optimizer: {lr: 0.1, batch_size: 1, steps: 1}
-    validation: {prompts: test, problems: test, sampling: s}
+    validation: {prompts: test, problems: test, questions: none, labels: none, sampling: s}
   m3:
     <<: *training
     steps_from: m2
     optimizer: {lr: 0.1, batch_size: 1}
-    validation: {prompts: none, problems: none, sampling: s}
+    validation: {prompts: none, problems: none, questions: none, labels: none, sampling: s}
 evaluate: {m1: {model: m1, prompts: test, problems: test, engine: scripted, greedy: s, explore: s, k: 0}}
 report: {}
 export: {}

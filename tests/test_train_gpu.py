@@ -39,7 +39,14 @@ def table(root, key, place, monkeypatch):
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 2e-2)])
 @pytest.mark.parametrize(("section", "key"), [("sft", "warm"), ("preference", "dpo")])
 def test_losses_on_cuda_follow_the_cpu(workspace, monkeypatch, precision, tolerance, section, key):
-    generate = {"prompts": "held_out", "problems": "held_out", "sampling": "greedy", "every": 3}
+    generate = {
+        "prompts": "held_out",
+        "problems": "held_out",
+        "questions": "none",
+        "labels": "none",
+        "sampling": "greedy",
+        "every": 3,
+    }
     settings = {"precision": precision, "log_every": 1, "validation": generate, "checkpoint_every": 2}
     changes = {f"{section}.{key}.{name}": value for name, value in settings.items()}
     world.build(

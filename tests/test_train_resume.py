@@ -21,7 +21,14 @@ from tests import training_world as world
 from tests.conftest import REPOSITORY
 from train.session import _SOURCES, Session
 
-BY_GENERATION = {"prompts": "held_out", "problems": "held_out", "sampling": "greedy", "every": 3}
+BY_GENERATION = {
+    "prompts": "held_out",
+    "problems": "held_out",
+    "questions": "none",
+    "labels": "none",
+    "sampling": "greedy",
+    "every": 3,
+}
 RUNS = {
     "sft.warm": {"watch": "sums", "log_every": 2, "gradient_checkpointing": True},
     "preference.dpo": {},

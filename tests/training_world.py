@@ -36,8 +36,22 @@ LLAMA = {
     "max_position_embeddings": 256,
     "tie_word_embeddings": True,
 }
-BY_GENERATION = {"prompts": "held_out", "problems": "held_out", "sampling": "greedy", "every": 2}
-VALIDATION = {"prompts": "none", "problems": "none", "sampling": "greedy", "every": 4}
+BY_GENERATION = {
+    "prompts": "held_out",
+    "problems": "held_out",
+    "questions": "none",
+    "labels": "none",
+    "sampling": "greedy",
+    "every": 2,
+}
+VALIDATION = {
+    "prompts": "none",
+    "problems": "none",
+    "questions": "none",
+    "labels": "none",
+    "sampling": "greedy",
+    "every": 4,
+}
 OPTIMIZER = {"lr": 1e-3, "batch_size": 4, "steps": 6}
 PARAMS: dict[str, Any] = {
     "seed": 0,
