@@ -212,7 +212,7 @@ def _warmed(number: int, demos: str, layouts: int) -> dict[str, Any]:
     """A fine-tuning run that makes a model of the tiny one; each goes on a little longer than the one before."""
     steps = _WARMUP_STEPS + 10 * number + _MORE_STEPS * (layouts - 1)
     optimizer = {"lr": 3.0e-3, "schedule": "cosine", "batch_size": 16, "steps": steps}
-    validation = {"prompts": NONE, "problems": NONE, "sampling": "greedy"}
+    validation = {"prompts": NONE, "problems": NONE, "questions": "none", "labels": "none", "sampling": "greedy"}
     inputs = {"model": TINY, "demos": demos, "watch": NONE, "steps_from": NONE}
     return inputs | {"optimizer": optimizer, "validation": validation}
 
