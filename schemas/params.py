@@ -6,9 +6,10 @@ An error names the place and the remedy, as in
 
 import difflib
 from collections.abc import Iterator
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,10 +19,10 @@ from schemas import sections as s
 from schemas import sections_agreement as ag
 from schemas import sections_export as x
 from schemas import sections_quality as q
+from schemas import sections_report as r
 from schemas import sections_steps as st
 from schemas import sections_training as t
-from schemas.sections_report import Report
-from schemas.slots import NONE, Entry, Name, Section, Slot
+from schemas.slots import NONE, Entry, Name, Section, Slot, quoted
 
 
 class Params(Section):
@@ -59,7 +60,7 @@ class Params(Section):
     preference: dict[Name, t.PreferenceRun]
     evaluate: dict[Name, s.EvaluateRun]
     export: dict[Name, x.ExportRun]
-    report: Report
+    report: r.Report
 
 
 class Reference(NamedTuple):
@@ -149,7 +150,7 @@ def parse_params(text: str, name: str = "params.yaml", older: bool = False) -> P
     except ValidationError as error:
         raise ValueError("\n".join(f"{name}: {_explain(e)}" for e in error.errors())) from None
     mistakes = [*_dangling(params), *_ambiguous(params), *_precisions(params), *_selections(params)]
-    mistakes += _report_mistakes(params)
+    mistakes += r.mistakes(params, partial(table_runs, params))
     mistakes = mistakes or [*_circular(params), *x.mistakes(params)]
     if mistakes:
         raise ValueError("\n".join(f"{name}: {mistake}" for mistake in mistakes))
@@ -178,7 +179,7 @@ def _explain(error: ErrorDetails) -> str:
         case "extra_forbidden":
             known = _fields_at(error["loc"][:-1])
             near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"have {_quoted(known)}"
+            hint = f"did you mean '{near[0]}'?" if near else f"have {quoted(known)}"
             return f"{place}: unknown key ({hint})"
         case "missing":
             return f"{place}: missing (add it{_missing_hint(error['loc'])})"
@@ -204,20 +205,18 @@ def _missing_hint(loc: tuple[str | int, ...]) -> str:
 def _owner(loc: tuple[str | int, ...]) -> type[BaseModel] | None:
     if not loc:
         return Params
-    owner: Any = STAGES.get(str(loc[0])) or {"sampling": s.Sampling, "report": Report}.get(str(loc[0]))
+    owner: Any = STAGES.get(str(loc[0])) or {"sampling": s.Sampling, "report": r.Report}.get(str(loc[0]))
     for part in loc[2:] if loc[0] != "report" else loc[1:]:
-        info = owner.model_fields.get(str(part)) if owner else None
-        owner = info.annotation if info and isinstance(info.annotation, type) else None
+        if not isinstance(part, int):  # a place in a list of blocks
+            info = owner.model_fields.get(part) if owner else None
+            kinds = (info.annotation, *get_args(info.annotation)) if info else ()
+            owner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     return owner
 
 
 def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
     owner = _owner(loc)
     return list(owner.model_fields) if owner else []
-
-
-def _quoted(names: Any) -> str:
-    return ", ".join(f"'{n}'" for n in sorted(names)) or "none"
 
 
 def _dangling(params: Params) -> Iterator[str]:
@@ -233,7 +232,7 @@ def _dangling(params: Params) -> Iterator[str]:
                 if ref.value == NONE and not ref.marker.required:
                     continue
             if ref.value not in known:
-                yield f"{ref.where}: no entry '{ref.value}' under '{under}' (have {_quoted(known)})"
+                yield f"{ref.where}: no entry '{ref.value}' under '{under}' (have {quoted(known)})"
             elif isinstance(ref.marker, Slot):
                 yield from (_lacking(params, ref, t, have[t]) for t in ref.marker.beside if ref.value not in have[t])
 
@@ -243,7 +242,7 @@ def _lacking(params: Params, ref: Reference, table: str, known: set[str]) -> str
     origin, section = ref.value, table_runs(params, "problems")[ref.value]
     while origin in params.quality:
         origin = params.quality[origin].problems
-    remedy = f"name '{origin}', which it was made of" if origin in known else f"have {_quoted(known)}"
+    remedy = f"name '{origin}', which it was made of" if origin in known else f"have {quoted(known)}"
     return f"{ref.where}: '{ref.value}' is of {section}, which has no {table} ({remedy})"
 
 
@@ -288,7 +287,7 @@ def _selections(params: Params) -> Iterator[str]:
                 yield f"{place}: '{name}' cannot take its steps from itself; name the run that held problems out"
             elif source is None:
                 if run.steps_from in table_runs(params, "training"):
-                    yield f"{place}: '{run.steps_from}' is no run of {section}; name one (have {_quoted(runs)})"
+                    yield f"{place}: '{run.steps_from}' is no run of {section}; name one (have {quoted(runs)})"
             elif source.validation.prompts == NONE:
                 yield f"{place}: '{run.steps_from}' selects no step: it has no validation.prompts; give it some"
             elif source.optimizer.batch_size != run.optimizer.batch_size:
@@ -307,28 +306,6 @@ def _circular(params: Params) -> Iterator[str]:
     except CycleError as error:
         ring = error.args[1][::-1]
         yield f"{ring[0]}: made from itself ({' reads '.join(ring)}); name another run in one of them"
-
-
-def _report_mistakes(params: Params) -> Iterator[str]:
-    report, evaluated = params.report, params.evaluate
-    compared = [("iterations", n) for n in report.iterations]
-    compared += [("comparisons", n) for c in report.comparisons for n in (c.baseline, c.candidate)]
-    for place, name in compared:
-        if name not in evaluated:
-            yield f"report.{place}: no entry '{name}' under 'evaluate' (have {_quoted(evaluated)})"
-    named = [("judging", "reference_logprobs", n) for j in report.judging for n in (j.model, j.start)]
-    named += [("calibrations", "step_labels", n) for c in report.calibrations for n in (c.labels, c.humans)]
-    named += [("audits", "step_labels", n) for n in report.audits]
-    for place, table, name in named:
-        if name not in (known := table_runs(params, table)):
-            yield f"report.{place}: no entry '{name}' under '{table}' (have {_quoted(known)})"
-    for name in report.audits:
-        if name in params.step_labels and (select := params.step_labels[name].select) != "correct":
-            yield f"report.audits: '{name}' labels other samples too (select: {select}); set its select to 'correct'"
-    trained = table_runs(params, "training")
-    for name in report.training:
-        if name not in trained:
-            yield f"report.training: no entry '{name}' under 'training' (have {_quoted(trained)})"
 
 
 class RunInput(NamedTuple):

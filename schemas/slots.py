@@ -5,6 +5,7 @@ without. `writes` says which tables a section's runs write. Fields that `dvc.yam
 cannot fill one in.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
 import annotated_types as at
@@ -68,6 +69,11 @@ SamplingName = Annotated[str, Entry("sampling")]
 Checker = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*@[\w.+-]+)$")]
 """`auto`, a checker of `builders.checkers`, or a user's own as `package.module:Class@version`."""
 EngineName = Literal["hf", "vllm", "openai", "ray", "scripted"]
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names as an error lists them."""
+    return ", ".join(f"'{name}'" for name in sorted(names)) or "none"
 
 
 class Section(BaseModel):
