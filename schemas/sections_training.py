@@ -17,7 +17,7 @@ from schemas.slots import (
     PredictionsOrNone,
     ProblemsOrNone,
     PromptsOrNone,
-    ReferenceName,
+    ReferenceOrNone,
     SamplingName,
     Section,
     TrainingOrNone,
@@ -124,7 +124,18 @@ class PreferenceRun(TrainingRun):
     writes: ClassVar = ("models", "training")
 
     pairs: PairsName
-    reference: ReferenceName
-    loss: Literal["dpo", "dpo_nll"]
-    beta: Annotated[float, at.Gt(0)] = 0.1
+    reference: ReferenceOrNone = Field(description="none: orpo, which has no reference model")
+    loss: Literal["dpo", "dpo_nll", "orpo", "ipo"]
+    beta: Annotated[float, at.Gt(0)] = Field(default=0.1, description="β of dpo and dpo_nll; τ of ipo")
     alpha: Annotated[float, at.Ge(0)] = Field(default=1.0, description="weight of the NLL term (dpo_nll)")
+    lambda_orpo: Annotated[float, at.Ge(0)] = Field(
+        default=0.1, description="weight of the odds-ratio term (orpo); the default is ours, and TRL's"
+    )
+
+    @model_validator(mode="after")
+    def _reference(self) -> "PreferenceRun":
+        if self.loss == "orpo" and self.reference != NONE:
+            raise ValueError("reference: loss 'orpo' has no reference model; write `none`")
+        if self.loss != "orpo" and self.reference == NONE:
+            raise ValueError(f"reference: loss '{self.loss}' compares with a reference; name a run of `reference`")
+        return self

@@ -1,6 +1,8 @@
 """Losses against hand-computed values, and against a float64 reference that is written here from the papers alone."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,3 +129,126 @@ def test_sft_micro_batches_add_up_to_the_batch(reduction, size):
     ]
     by_hand = {"sequence": (2 + 1 + 1.5 + 1.25 + 2.25) / 5, "token": 48.5 / 30}
     assert sum(parts) == pytest.approx(by_hand[reduction], rel=1e-12)
+
+
+def numeric_gradient(loss, at: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    found = np.zeros_like(at)
+    for place in np.ndindex(at.shape):
+        shift = np.zeros_like(at)
+        shift[place] = step
+        found[place] = (loss(at + shift) - loss(at - shift)) / (2 * step)
+    return found
+
+
+def assert_loss_is(ours, by_hand, at: np.ndarray) -> None:
+    """`ours` maps a tensor, `by_hand` an array, to a scalar; their values are the same, and their gradients."""
+    given = torch.from_numpy(at).requires_grad_()
+    loss = ours(given)
+    loss.backward()
+    assert given.grad is not None
+    assert loss.item() == pytest.approx(by_hand(at), rel=1e-10)
+    np.testing.assert_allclose(given.grad.numpy(), numeric_gradient(by_hand, at), rtol=1e-5, atol=1e-8)
+
+
+def draw_sides(seed: int, n: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """Summed log-probs and lengths of both sides of some pairs."""
+    draw = np.random.default_rng(seed)
+    lengths = draw.integers(1, 300, (n, 2))
+    return -draw.uniform(0.01, 3, (n, 2)) * lengths, lengths
+
+
+def our_orpo(policy: torch.Tensor, lengths: np.ndarray, weight: float) -> torch.Tensor:
+    (chosen, rejected), (n, m) = policy.unbind(1), torch.from_numpy(lengths).unbind(1)
+    ratio = losses.log_odds(chosen, n) - losses.log_odds(rejected, m)
+    return losses.orpo(ratio, chosen, n, weight).mean()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_orpo_is_the_papers_equations_and_so_is_its_gradient(seed):
+    policy, lengths = draw_sides(seed)
+
+    def by_hand(policy: np.ndarray) -> float:
+        p = np.exp(policy / lengths)  # Eq. 3
+        odds = p / (1 - p)  # Eq. 4
+        ratio = odds[:, 0] / odds[:, 1]  # Eq. 5
+        preference = -np.log(1 / (1 + 1 / ratio))  # Eq. 7, with σ(log x) = 1/(1 + 1/x)
+        return float(np.mean(-policy[:, 0] / lengths[:, 0] + 0.3 * preference))  # Eq. 6
+
+    assert_loss_is(lambda given: our_orpo(given, lengths, 0.3), by_hand, policy)
+
+
+def test_orpo_of_equal_spans_is_log_2_and_the_nll():
+    loss = losses.orpo(losses.log_odds(tensor(-6.0), torch.tensor([3])) * 0, tensor(-6.0), torch.tensor([3]), 0.5)
+    assert loss.item() == pytest.approx(2 + 0.5 * LOG2)
+
+
+@pytest.mark.parametrize("gap", [1e-1, 1e-4, 3e-7])
+def test_odds_of_a_nearly_sure_sequence_lose_no_digits(gap):
+    """p = e^-gap: log(1 - p) = log(gap - gap²/2 + …), which 1 - p itself could not tell."""
+    expected = -gap - math.log(sum((-1) ** (k + 1) * gap**k / math.factorial(k) for k in range(1, 12)))
+    assert losses.log_odds(tensor(-gap * 50), torch.tensor([50])).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [(0.0, -5.0), (-5.0, 0.0), (0.0, 0.0), (1e-7, 1e-7), (-1e-300, -5.0), (-1e6, -5.0), (-5.0, -1e6), (-1e6, -1e6)],
+)
+def test_orpo_is_finite_for_sure_and_for_hopeless_spans(chosen, rejected):
+    policy = torch.tensor([[chosen, rejected]], dtype=torch.float64, requires_grad=True)
+    loss = our_orpo(policy, np.array([[4, 4]]), 0.1)
+    loss.backward()
+    assert policy.grad is not None
+    assert torch.isfinite(loss)
+    assert torch.isfinite(policy.grad).all()
+    assert policy.grad[0, 0] < 0 <= policy.grad[0, 1]
+    assert policy.grad[0, 1] > 0 or rejected < chosen, "a rejected span as sure as the chosen one is lowered"
+
+
+def test_orpo_of_very_long_spans_depends_on_means_only():
+    short = our_orpo(torch.tensor([[-1.5, -2.5]], dtype=torch.float64), np.array([[1, 1]]), 0.1)
+    long = our_orpo(torch.tensor([[-1.5, -2.5]], dtype=torch.float64) * 100_000, np.array([[1, 1]]) * 100_000, 0.1)
+    assert long.item() == pytest.approx(short.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_odds_ratio_loss_is_trls(seed, monkeypatch):
+    """The term alone: TRL's NLL is another one, and its odds are float32."""
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    from trl.experimental.orpo.orpo_trainer import ORPOTrainer
+
+    trainer: Any = SimpleNamespace(beta=0.1, accelerator=SimpleNamespace(device="cpu"))
+    policy, lengths = draw_sides(seed)
+    sides: Any = torch.from_numpy(policy / lengths).unbind(1)
+    chosen, rejected = sides
+    theirs = -ORPOTrainer.odds_ratio_loss(trainer, chosen, rejected)[0]
+    n, m = torch.from_numpy(lengths).unbind(1)
+    ratio = losses.log_odds(chosen * n, n) - losses.log_odds(rejected * m, m)
+    ours = losses.orpo(ratio, torch.zeros(7, dtype=torch.float64), n, 0.1)
+    torch.testing.assert_close(ours, theirs.double(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ipo_is_the_papers_square_of_summed_logprobs_and_so_is_its_gradient(seed):
+    (policy, _), (reference, _), tau = draw_sides(seed), draw_sides(seed + 100), 0.05 * (seed + 1)
+
+    def by_hand(policy: np.ndarray) -> float:
+        h = (policy[:, 0] - reference[:, 0]) - (policy[:, 1] - reference[:, 1])  # log ratios of Eq. 12 and 17
+        return float(np.mean((h - 1 / (2 * tau)) ** 2))
+
+    def ours(given: torch.Tensor) -> torch.Tensor:
+        chosen, rejected = (given - torch.from_numpy(reference)).unbind(1)
+        margin = losses.dpo_margin(chosen, rejected, torch.zeros(7), torch.zeros(7), tau)
+        return losses.ipo(margin, tau).mean()
+
+    given = torch.from_numpy(policy).requires_grad_()
+    ours(given).backward()
+    assert given.grad is not None
+    h = (policy - reference) @ np.array([1.0, -1.0])
+    slope = 2 * (h - 1 / (2 * tau)) / len(h)
+    np.testing.assert_allclose(given.grad.numpy(), np.stack([slope, -slope], 1), rtol=1e-10)
+    assert ours(given).item() == pytest.approx(by_hand(policy), rel=1e-10)
+
+
+def test_ipo_is_at_rest_where_the_margin_is_a_half_and_rises_beyond():
+    """The paper's point: unlike DPO, it does not pull a pair apart for ever."""
+    assert losses.ipo(tensor(0.5, 0.0, 1.0), 0.1).tolist() == [0.0, 25.0, 25.0]

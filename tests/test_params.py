@@ -97,6 +97,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
          "reference": {}, "sft": {}},
         "demos_gold.gold.prompts: no entry 'train' under 'prompts' (have none)",
     ),
+    "orpo with a reference": (
+        {"preference.dpo": DPO | {"loss": "orpo"}},
+        "preference.dpo: reference: loss 'orpo' has no reference model; write `none`",
+    ),
+    "another loss without a reference": (
+        {"preference.dpo": DPO | {"loss": "ipo", "reference": "none"}},
+        "preference.dpo: reference: loss 'ipo' compares with a reference; name a run of `reference`",
+    ),
     "another precision than the reference's": (
         {"preference.dpo": DPO | {"precision": "bf16"}},
         "preference.dpo.precision: 'bf16', but reference.irpo_0.precision is 'fp32'; set both to the same",

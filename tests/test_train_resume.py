@@ -32,6 +32,8 @@ BY_GENERATION = {
 RUNS = {
     "sft.warm": {"watch": "sums", "log_every": 2, "gradient_checkpointing": True},
     "preference.dpo": {},
+    "preference.dpo+orpo": {"loss": "orpo", "reference": "none", "lambda_orpo": 0.5},
+    "preference.dpo+ipo": {"loss": "ipo"},
     "preference.dpo+lora": {"lora": {"rank": 4, "dropout": 0.3}, "log_every": 3},
 }
 

@@ -7,10 +7,15 @@ micro-batches changes nothing.
 Shapes: n pairs or sequences. Log-probs are in nats, summed over the scored tokens of a span.
 """
 
+import math
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+_LEAST = 2.0**-24
+"""How near to 0 a mean log-prob counts in ORPO's odds: float32 log-probs, which policies give, say no more."""
 
 
 def dpo_margin(
@@ -41,6 +46,41 @@ def nll(logprob: Tensor, n_tokens: Tensor) -> Tensor:
 def dpo_nll(margin: Tensor, chosen: Tensor, chosen_tokens: Tensor, alpha: float) -> Tensor:
     """DPO + α · NLL of the chosen span, per pair: (n,) (Iterative RPO, arXiv 2404.19733 v3, Eq. 1)."""
     return dpo(margin) + alpha * nll(chosen, chosen_tokens)
+
+
+def ipo(margin: Tensor, tau: float) -> Tensor:
+    """(h − 1/(2τ))², per pair: (n,) (IPO, Azar et al. 2023, arXiv 2310.12036, Eq. 17); margin is τ·h, as in DPO.
+
+    h is made of *summed* log-probs, as the paper writes it, and so is `dpo_margin` with β = τ. TRL 1.16 divides each
+    side by its number of tokens first, which the paper does not state.
+    """
+    return ((margin - 0.5) / tau) ** 2
+
+
+def log_odds(logprob: Tensor, n_tokens: Tensor) -> Tensor:
+    """log p − log(1 − p) of each sequence: (n,), where log p is its mean log-prob per token (ORPO, Hong et al. 2024,
+    arXiv 2403.07691, Eq. 3 and 4).
+
+    Finite where p rounds to 1 (or above): p is then shifted just below, and the gradient 1/(1 − p) with it.
+    """
+    mean = logprob / n_tokens
+    mean = mean - (mean.detach() + _LEAST).clamp(min=0)  # a constant, so that a sure rejected span is still lowered
+    return mean - _log1mexp(mean)
+
+
+def _log1mexp(x: Tensor) -> Tensor:
+    """log(1 − e^x) for x < 0, by the form that loses no digits on its side of −log 2."""
+    return torch.where(x > -math.log(2), torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
+
+
+def orpo(log_odds_ratio: Tensor, chosen: Tensor, chosen_tokens: Tensor, weight: float) -> Tensor:
+    """NLL of the chosen span + λ · −log σ(log odds ratio), per pair: (n,) (ORPO, arXiv 2403.07691, Eq. 5 to 7).
+
+    `log_odds_ratio` is `log_odds` of the chosen minus that of the rejected span; `weight` is λ. There is no reference
+    model. The NLL is of the completion, per token of its own sequence, and then a mean over pairs, as the expectation
+    of Eq. 6 says; TRL 1.16 takes it over prompt and completion, and over all tokens of a micro-batch.
+    """
+    return nll(chosen, chosen_tokens) + weight * -logsigmoid(log_odds_ratio)
 
 
 def share_of_mean(values: Tensor, batch_count: int) -> Tensor:

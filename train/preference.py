@@ -1,8 +1,8 @@
-"""A model trained on preference pairs: DPO, and DPO with the NLL of the chosen side (Iterative RPO, arXiv 2404.19733).
+"""A model trained on preference pairs: DPO, DPO with the NLL of the chosen side (Iterative RPO), ORPO, and IPO.
 
-Deliberately absent: a reference model in memory (its log-probs are rows
-of `train.reference`), padding (sequences are packed), length-normalised DPO, label smoothing, other losses' knobs,
-a trainer framework, and timings in the table. Prompts are not shared between the two sides yet.
+`train.losses` states each with its paper. Deliberately absent: a reference model in memory (its log-probs are rows of
+`train.reference`), padding (sequences are packed), length-normalised DPO, label smoothing, a trainer framework, and
+timings in the table. Prompts are not shared between the two sides yet.
 
 Everything is divided by the pairs of the whole batch, never of a micro-batch: `micro_tokens` bounds memory and changes
 no result.
@@ -20,7 +20,7 @@ from train import losses
 from train.command import source_of, train_stage
 from train.data import Pair, Reader, hash_tokens, load_pairs
 from train.policy import Policy
-from train.reference_source import References, find_references, read_references
+from train.reference_source import References, references_of
 from train.release import Release
 from train.session import Session, prepare, start
 from train.texts import spread
@@ -64,14 +64,26 @@ def watch(policy: Policy, pairs: list[Pair], references: References, config: Pre
 def pair_losses(policy: Policy, pairs: list[Pair], references: References, config: PreferenceRun) -> dict[str, Tensor]:
     """The loss of each pair and what it is made of, by column of the training table: (n,) each."""
     chosen, rejected = policy.logprobs([p.chosen for p in pairs] + [p.rejected for p in pairs]).chunk(2)
-    spans = [(p.chosen_span, p.rejected_span) for p in pairs]
-    reference = torch.tensor([[references[c], references[r]] for c, r in spans], dtype=torch.float64).to(chosen)
-    margin = losses.dpo_margin(chosen, rejected, reference[:, 0], reference[:, 1], config.beta)
-    lengths = torch.tensor([len(p.chosen.completion) for p in pairs], device=chosen.device)
-    preference, nll = losses.dpo(margin), losses.nll(chosen, lengths)
-    both = losses.dpo_nll(margin, chosen, lengths, config.alpha)
+    lengths, rejected_lengths = torch.tensor(
+        [[len(side.completion) for side in pair.sequences] for pair in pairs], device=chosen.device
+    ).unbind(1)
+    nll = losses.nll(chosen, lengths)
+    if config.loss == "orpo":
+        margin = losses.log_odds(chosen, lengths) - losses.log_odds(rejected, rejected_lengths)
+    else:
+        spans = [(p.chosen_span, p.rejected_span) for p in pairs]
+        reference = torch.tensor([[references[c], references[r]] for c, r in spans], dtype=torch.float64).to(chosen)
+        margin = losses.dpo_margin(chosen, rejected, reference[:, 0], reference[:, 1], config.beta)
+    preference = losses.ipo(margin, config.beta) if config.loss == "ipo" else losses.dpo(margin)
+    match config.loss:
+        case "dpo_nll":
+            loss = losses.dpo_nll(margin, chosen, lengths, config.alpha)
+        case "orpo":
+            loss = losses.orpo(margin, chosen, lengths, config.lambda_orpo)
+        case _:
+            loss = preference
     return {
-        "loss": both if config.loss == "dpo_nll" else preference,
+        "loss": loss,
         "preference_loss": preference,
         "nll_loss": nll,
         "chosen_logprob": chosen,
@@ -85,11 +97,10 @@ def run(stage: Stage, release: Release | None = None) -> None:
     config: PreferenceRun = stage.config
     validator, source = prepare(stage), source_of(stage, "pairs", config.pairs, release)
     pairs = load_pairs(source, Reader.of(stage))
-    references = read_references(stage, pairs) if release is None else find_references(stage, source, pairs)
+    references = references_of(stage, pairs, source if release else None)
     sequences = [s for pair in pairs for s in pair.sequences]
     policy = start(stage, sequences)
-    expected = [references[span] for pair in pairs for span in (pair.chosen_span, pair.rejected_span)]
-    session = Session(stage, policy, len(pairs), digest([hash_tokens(sequences), expected]), validator)
+    session = Session(stage, policy, len(pairs), digest([hash_tokens(sequences), list(references.values())]), validator)
     train(session, pairs, references)
     session.save(source.record)
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from builders.model_files import device, fingerprint
 from schemas.ids import digest
 from schemas.sections_training import ReferenceRun
+from schemas.slots import NONE
 from stores.paths import ledger_dir, run_dir
 from stores.stage import Stage
 from train.checkpoints import write_tensors
@@ -29,6 +30,17 @@ from train.texts import Source, Span
 References = dict[Span, float]
 _TABLE = "reference_logprobs"
 _CODE = ("train/reference.py", "train/policy.py", "train/packing.py", "train/logprobs.py", "builders/model_files.py")
+
+
+def references_of(stage: Stage, pairs: list[Pair], release: Source | None) -> References:
+    """The log-probs that a run's loss compares its pairs with, in their order; none where its loss has no reference.
+
+    `release`: where the pairs come from, if not from the workspace.
+    """
+    if stage.config.reference == NONE:
+        return {}
+    found = read_references(stage, pairs) if release is None else find_references(stage, release, pairs)
+    return {span: found[span] for span in spans(pairs)}
 
 
 def read_references(stage: Stage, pairs: list[Pair]) -> References:
