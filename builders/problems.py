@@ -42,7 +42,7 @@ def _schema(*names: str) -> pa.Schema:
 
 TEXTS = _schema(*_TEXTS)
 """What the set logic does not need: it is spooled by problem, with the row's place in file order."""
-_READ = _schema(*_TEXTS, "located", "order_key", "note", "answer").append(pa.field("blank", pa.bool_()))
+_READ = _schema(*_TEXTS, "located", "order_key", "note", "reason", "answer").append(pa.field("blank", pa.bool_()))
 
 
 class Labels(NamedTuple):
@@ -73,7 +73,8 @@ def build(duck: Duck, spool: TextSpool, records: Iterable[Record], labels: Label
     if config.skip >= read:
         raise ValueError(f"skip: {config.skip:,} leaves nothing of the {read:,} rows; lower it")
     placed, numbered = sql_file(__file__, "problems_placed"), sql_file(__file__, "problems_numbered")
-    duck.execute(f"create temp table placed as {placed}", {"skip": config.skip, "stop": stop})
+    window = {"skip": config.skip, "stop": stop, "unanswered": config.unanswered}
+    duck.execute(f"create temp table placed as {placed}", window)
     duck.execute(f"create temp table numbered as {numbered}", {"all_solutions": config.all_solutions})
     kept = _by_range(duck, spool, sql_file(__file__, "problems_kept"), TEXTS.names)
     solutions = sql_file(__file__, "problems_solutions")
@@ -109,7 +110,7 @@ def _batch(records: list[Record], start: int, source: str, config: ProblemsRun) 
         "order_key": [digest([config.seed, identity]) if config.shuffle else None for identity in ids],
         "blank": [not record.question.strip() for record in records],
     }
-    columns |= {name: [getattr(record, name) for record in records] for name in (*_TEXTS, "note", "answer")}
+    columns |= {name: [getattr(record, name) for record in records] for name in (*_TEXTS, "note", "reason", "answer")}
     return pa.Table.from_pydict(columns, schema=_READ)
 
 

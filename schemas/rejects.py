@@ -34,6 +34,8 @@ Reason = Literal[
     "contaminated",  # a problem of a test set is the same, almost the same, or shares an n-gram with it
     "unpaired",  # the other run has no sample of the problem
     "disagreeing",  # the two answers differ, or one is missing
+    "unsupported_answer",  # no checker compares answers of this type
+    "other_language",  # the source is read in one language, and this row is in another
     "low_confidence",  # too few of the samples state the majority's answer
 ]
 

@@ -95,7 +95,7 @@ class ProblemsRun(Section):
 
     source: Literal[
         "gsm8k", "math", "arc", "svamp", "mathqa", "mathqa_numeric", "aqua", "aime", "odyssey", "metamath", "mmiqc",
-        "reft", "file", "arithmetic",
+        "olympicarena", "reft", "file", "arithmetic",
     ] = Field(description="a published data set; `file`: any file, by `columns`; `arithmetic`: generated")  # fmt: skip
     path: str = Field(description=f"local file in the source's shape; {NO_FILE}: from the Hub, or generated")
     revision: str | None = Field(default=None, description="pinned revision of the Hub data set")
@@ -113,6 +113,10 @@ class ProblemsRun(Section):
     )
     all_solutions: bool = Field(
         default=False, description="keep the solutions of rows that repeat a problem with the same answer"
+    )
+    unanswered: bool = Field(
+        default=False,
+        description="keep questions whose answer the source withholds, for what reads no gold; rewards are undecided",
     )
     columns: (
         dict[Literal["question", "answer", "choices", "solution", "program", "level", "subject", "id"], str] | None

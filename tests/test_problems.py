@@ -94,6 +94,13 @@ def test_math_row(stated: dict, answer: str) -> None:
     assert parsed == Record("row 1", "$1+1$?", answer, r"It is $\boxed{2}$.", None, "Level 1", "Algebra")
 
 
+@pytest.mark.parametrize("level", [2, "2"])
+def test_math_row_of_the_split_of_prm800k(level: object) -> None:
+    row = {"problem": "$1+1$?", "solution": r"It is $\boxed{2}$.", "answer": "2", "unique_id": "train/algebra/1.json"}
+    parsed = SOURCES["math"].parse(row | {"subject": "Algebra", "level": level}, "row 1")
+    assert (parsed.answer, parsed.level, parsed.subject) == ("2", "2", "Algebra")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -156,6 +163,25 @@ def test_every_row_becomes_a_problem_or_a_reject() -> None:
 def test_a_note_says_why_there_is_no_answer() -> None:
     made = built([record(1, "a", None)._replace(note="its options cannot be told apart"), record(2, "b")], config())
     assert [row["detail"] for row in made.rejects] == ["rows.jsonl line 1: its options cannot be told apart"]
+
+
+def test_questions_are_kept_without_answers_where_a_run_asks_for_it() -> None:
+    rows = [record(1, "a", None), record(2, "b"), record(3, "a", "7"), record(4, " ", None)]
+    made = built(rows, config(unanswered=True))
+    assert sorted(row["question"] for row in made.problems) == ["a", "b"]
+    assert [row["answer"] for row in made.answers] == ["1"]
+    assert sorted(row["reason"] for row in made.rejects) == ["duplicate", "empty"]
+
+
+@pytest.mark.parametrize("unanswered", [False, True])
+def test_a_reason_of_its_own_makes_a_row_no_problem(unanswered: bool) -> None:
+    """Not even the first of its question: a later row that has none is the problem."""
+    rows = [record(1, "a")._replace(reason="unsupported_answer", note="answer type OT"), record(2, "a")]
+    made = built(rows, config(unanswered=unanswered))
+    assert [row["question"] for row in made.problems] == ["a"]
+    assert [(row["reason"], row["detail"]) for row in made.rejects] == [
+        ("unsupported_answer", "rows.jsonl line 1: answer type OT")
+    ]
 
 
 def test_a_kind_of_answer_of_its_own() -> None:

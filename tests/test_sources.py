@@ -26,7 +26,7 @@ def test_a_row_of_another_shape_names_the_columns_that_it_has(source: str) -> No
 def test_licences_are_stated(source: Any) -> None:
     expected = {
         "arc": "CC-BY-SA-4.0", "mathqa": "Apache-2.0", "mathqa_numeric": "Apache-2.0", "aqua": "Apache-2.0",
-        "mmiqc": "Apache-2.0", "reft": "Apache-2.0", "aime": "unknown",
+        "mmiqc": "Apache-2.0", "reft": "Apache-2.0", "aime": "unknown", "olympicarena": "CC-BY-NC-SA-4.0",
     }  # fmt: skip
     assert source.licence == expected.get(source.name, "MIT")
 
@@ -180,7 +180,7 @@ def test_arc_in_its_official_files(where: str) -> None:
 def test_arc_without_a_usable_key() -> None:
     row = {"question": "Why?", "choices": LISTED, "answerKey": "5"}
     assert parsed("arc", row)[2:] == (None, None, [c["text"] for c in LISTED], None, None, None, None,
-                                      "'5' names none of its options")  # fmt: skip
+                                      "'5' names none of its options", None)  # fmt: skip
     assert parsed("arc", row | {"answerKey": ""}).answer is None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from schemas.problems import AnswerKind
+from schemas.rejects import Reason
 
 Fields = Mapping[str, Any]
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -14,8 +15,9 @@ _WHOLE = re.compile(r"([-+]?\d+)\.0+")
 class Record(NamedTuple):
     """One problem as a source states it. `where` names file and row.
 
-    `answer` is None where the source states none that can be used; `note` then says more. `solution` is a chain in
-    words, `program` one in Python. `answer_kind` is given where the rows of one source differ in it.
+    `answer` is None where the source states none that can be used; `note` then says more. `reason` is given where the
+    row is no problem, whatever its answer. `solution` is a chain in words, `program` one in Python. `answer_kind` is
+    given where the rows of one source differ in it.
     """
 
     where: str
@@ -28,6 +30,7 @@ class Record(NamedTuple):
     program: str | None = None
     answer_kind: AnswerKind | None = None
     note: str = ""
+    reason: Reason | None = None
 
 
 class Source(NamedTuple):

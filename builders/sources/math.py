@@ -2,11 +2,14 @@ r"""MATH (Hendrycks et al. 2021, arXiv 2103.03874): competition problems with La
 
 Published shape: `problem`, `level`, `type`, `solution` with the answer in its last `\boxed{}`; some copies state it
 in a column `answer` too. On the Hub: `EleutherAI/hendrycks_math`, whose seven subjects are read in alphabetical order.
+
+The split of PRM800K (`math_splits` of openai/prm800k on GitHub: 12,000 training problems and the 500 of `MATH-500`) is
+read too. Its `level` is a number, and its `subject` what `type` is elsewhere.
 """
 
 import re
 
-from builders.sources.base import Fields, Record, Source, optional_text, text
+from builders.sources.base import Fields, Record, Source, optional_text, plain_text, text
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\f?boxed(?![A-Za-z])|\\fbox(?![A-Za-z])")
@@ -21,8 +24,8 @@ def parse(row: Fields, where: str) -> Record:
         text(row, "problem", where),
         answer,
         solution or None,
-        level=optional_text(row, "level", where),
-        subject=optional_text(row, "type", where),
+        level=plain_text(row.get("level"), "level", where),
+        subject=optional_text(row, "type" if "type" in row else "subject", where),
     )
 
 

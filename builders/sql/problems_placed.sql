@@ -6,14 +6,17 @@ with ranked as (
 firsts as (
     select problem_id, min(rank) as first_rank, arg_min(place, rank) as first_place
     from ranked
-    semi join (from rows_read where answer is not null and not blank) using (place)
+    semi join (
+        from rows_read where (answer is not null or $unanswered) and reason is null and not blank
+    ) using (place)
     group by problem_id
 )
 select
     place, rank, this.problem_id, first_place,
     case
         when this.blank then 'empty'
-        when this.answer is null then 'no_answer'
+        when this.reason is not null then this.reason
+        when this.answer is null and not $unanswered then 'no_answer'
         when first_rank < rank then 'duplicate'
         else 'problem'
     end as outcome,
