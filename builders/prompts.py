@@ -1,11 +1,19 @@
-"""One prompt per problem: a template's messages, after fixed demonstrations where the run asks for shots.
+"""One prompt per problem: a template's messages, after demonstrations where the run asks for shots.
 
-Demonstrations are drawn once per run, by a seeded hash of the samples: at most one sample per problem, completed and
-not empty. A problem that is itself among the demonstrations is asked with the next one of that order in its place, so
-no prompt shows its own solution.
+Demonstrations are samples of any run (gold solutions, or what a model wrote, asked in whatever way), completed and not
+empty. Whether they are right is never looked at. There are three ways to choose them:
+
+* drawn once per run, by a seeded hash of the samples, at most one sample per problem;
+* `redraw`: for every prompt anew, by a seeded hash of its problem, at most one sample per problem;
+* `named`: these samples (or these problems' first samples), in this order.
+
+No prompt shows its own solution: a problem that is itself among the fixed demonstrations is asked with the next one of
+the order in its place. Where named ones leave no other, its prompt shows fewer.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from builders.template_files import fill, format_choices, load
 from schemas import Chat, Prompt
 from schemas.ids import digest, prompt_id
-from schemas.sections import PromptsRun
+from schemas.sections_prompts import PromptsRun
 from schemas.slots import NONE
 from stores.parquet import rows_to_table
 from stores.stage import Stage, partitioned, run_stage
@@ -96,33 +104,93 @@ def draw(candidates: Sequence[Demonstration], shots: int, seed: int) -> list[Dem
     drawn: dict[str, Demonstration] = {}
     for demo in sorted(candidates, key=lambda demo: (digest([seed, demo.sample_id]), demo.sample_id)):
         drawn.setdefault(demo.problem_id, demo)
-    if len(drawn) < shots:
-        raise ValueError(f"shots: {shots} wanted, but `demo_samples` has completed samples of {len(drawn)} problems")
+    _check_enough(len(drawn), shots)
     return list(islice(drawn.values(), shots + 1))
 
 
-def shown(demos: Sequence[Demonstration], shots: int, problem: str) -> list[Demonstration]:
+def _check_enough(problems: int, shots: int) -> None:
+    if problems < shots:
+        raise ValueError(f"shots: {shots} wanted, but `demo_samples` has completed samples of {problems} problems")
+
+
+def shown(demos: Sequence[Demonstration], shots: int, problem: str, fewer: bool = False) -> list[Demonstration]:
     """The demonstrations that a prompt shows: the first `shots` that are of other problems.
 
-    Raises ValueError where the problem is among them and there is no spare one.
+    Raises ValueError where the problem is among them and there is no spare one, unless `fewer` will do.
     """
     others = [demo for demo in demos if demo.problem_id != problem][:shots]
-    if len(others) < shots:
-        raise ValueError(f"shots: problem {problem} is itself a demonstration and no other is left; lower `shots`")
+    if len(others) < shots and not fewer:
+        raise _none_left(problem)
     return others
 
 
+def _none_left(problem: str) -> ValueError:
+    return ValueError(f"shots: problem {problem} is itself a demonstration and no other is left; lower `shots`")
+
+
+def named_demos(candidates: Iterable[Demonstration], named: Sequence[str]) -> list[Demonstration]:
+    """The demonstrations that a run names, in its order; of a problem the first sample.
+
+    Raises ValueError for a name that neither a completed sample nor its problem has.
+    """
+    found: dict[str, Demonstration] = {}
+    for demo in sorted(candidates, key=lambda demo: demo.sample_id):
+        found.setdefault(demo.problem_id, demo)
+        found[demo.sample_id] = demo
+    if unknown := next((name for name in named if name not in found), None):
+        raise ValueError(
+            f"named: '{unknown}' is neither a sample of `demo_samples` that is completed and not empty, nor the problem"
+            " of one; take ids from `pairwright sql`, or leave `named` out for a draw"
+        )
+    return [found[name] for name in named]
+
+
+class Redraw:
+    """Draws other demonstrations for every problem, in time that does not grow with the number of candidates.
+
+    Raises ValueError where fewer than `shots` problems have a sample, and for a problem besides which fewer have one.
+    """
+
+    def __init__(self, candidates: Iterable[Demonstration], shots: int, seed: int):
+        by_problem: dict[str, list[Demonstration]] = defaultdict(list)
+        for demo in sorted(candidates, key=lambda demo: demo.sample_id):
+            by_problem[demo.problem_id].append(demo)
+        _check_enough(len(by_problem), shots)
+        self.pool, self.shots, self.seed = list(by_problem.values()), shots, seed
+        self.places = {problem: place for place, problem in enumerate(by_problem)}
+
+    def __call__(self, problem: str) -> list[Demonstration]:
+        """The first `shots` of a shuffle of the other problems, each with one of its samples."""
+        own = self.places.get(problem, len(self.pool))
+        size = len(self.pool) - (own < len(self.pool))
+        if size < self.shots:
+            raise _none_left(problem)
+        moved: dict[int, int] = {}  # what a shuffle in place would have moved there
+        drawn = []
+        for i in range(self.shots):
+            number = int(digest([self.seed, problem, i], 32), 16)
+            number, ahead = divmod(number, size - i)
+            place = moved.get(i + ahead, i + ahead)
+            moved[i + ahead] = moved.get(i, i)
+            samples = self.pool[place + (place >= own)]
+            drawn.append(samples[number % len(samples)])
+        return drawn
+
+
+Shown = Callable[[str], list[Demonstration]]
+"""The demonstrations that the prompt of a problem shows, by the problem's id."""
+
+
 def build(
-    problems: Iterable[dict[str, Any]],
+    problems: Iterable[Mapping[str, Any]],
     template: tuple[Template, str],
     rendering: Literal["chat", "text"],
-    demos: Sequence[Demonstration] = (),
-    shots: int = 0,
+    demos: Shown | None = None,
 ) -> Iterator[Prompt]:
     """One prompt per problem (`problem_id`, `question`, `choices`), in the order given."""
     layout, label = template
     for problem in problems:
-        seen = shown(demos, shots, problem["problem_id"])
+        seen = demos(problem["problem_id"]) if demos else []
         messages = messages_of(layout, problem["question"], problem["choices"], seen, rendering)
         prefill = _prefill(layout, problem["question"], problem["choices"])
         yield Prompt(
@@ -133,8 +201,17 @@ def build(
             rendering=rendering,
             style=layout.style,
             template=label,
-            demo_sample_ids=[demo.sample_id for demo in seen] if shots else None,
+            demo_sample_ids=[demo.sample_id for demo in seen] if demos else None,
         )
+
+
+def choose(candidates: Iterable[Demonstration], config: PromptsRun) -> Shown:
+    """What the run's prompts show. Raises ValueError as the ways to choose do."""
+    if config.redraw:
+        return Redraw(candidates, config.shots, config.seed)
+    if config.named:
+        return partial(shown, named_demos(candidates, config.named), config.shots, fewer=True)
+    return partial(shown, draw(list(candidates), config.shots, config.seed), config.shots)
 
 
 def _candidates(stage: Stage, config: PromptsRun) -> Iterator[Demonstration]:
@@ -159,9 +236,9 @@ def _candidates(stage: Stage, config: PromptsRun) -> Iterator[Demonstration]:
 
 def _tables(stage: Stage, config: PromptsRun) -> Iterator[pa.Table]:
     template = load_template(config.template)
-    demos = draw(list(_candidates(stage, config)), config.shots, config.seed) if config.shots else []
+    demos = choose(_candidates(stage, config), config) if config.shots else None
     for batch in stage.scan("problems", config.problems, ["problem_id", "question", "choices"]):
-        yield rows_to_table(Prompt, build(batch.to_pylist(), template, config.rendering, demos, config.shots))
+        yield rows_to_table(Prompt, build(batch.to_pylist(), template, config.rendering, demos))
 
 
 @partitioned()

@@ -1,7 +1,8 @@
 """`samples_gold`: one row per human solution, as a sample: the solution, and an ending that states the gold answer.
 
 They answer no prompt, so `prompt_id` is null; `demos_gold` and `pairs_outcome` put them under the prompts of their
-problem. With `numbered`, their steps are marked as `Step 2:` and so on, for prompts that end in `Step 1:`.
+problem. With `numbered`, their steps are marked as `Step 2:` and so on, for prompts that end in `Step 1:`; `bare` ones
+are the ending alone.
 
 A problem without a solution of the style is a reject (`no_solution`), and so is a solution whose ending needs a gold
 answer that is not known (`no_answer`).
@@ -60,15 +61,17 @@ def _broken(end: re.Match[str]) -> str:
 def build(solved: pa.Table, config: GoldSamplesRun, counter: TokenCounter | None) -> pa.Table:
     """`samples` rows from `problem_id`, `index`, `text` and `ending` in the order of the first two.
 
-    Ids carry the style, the ending and whether steps are numbered.
+    Ids carry the style, the ending and whether steps are numbered or left out.
     """
-    fingerprint = digest([MODEL, config.style, config.ending, *(["numbered"] if config.numbered else [])])
+    forms = [form for form in ("numbered", "bare") if getattr(config, form)]
+    fingerprint = digest([MODEL, config.style, config.ending, *forms])
     keys = zip(solved["problem_id"].to_pylist(), solved["index"].to_pylist(), strict=True)
     ids = [sample_id(problem, fingerprint, index) for problem, index in keys]
-    texts = solved["text"]
+    texts, size = solved["text"], len(solved)
+    if config.bare:
+        texts = pa.chunked_array([pa.repeat("", size)])
     if config.numbered:
         texts = pa.chunked_array([pa.array(map(number_steps, texts.to_pylist()), pa.string())])
-    size = len(solved)
     rows = pa.table(
         {
             "sample_id": pa.array(ids, pa.string()),

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from schemas import sections as s
 from schemas import sections_agreement as ag
 from schemas import sections_export as x
+from schemas import sections_prompts as p
 from schemas import sections_quality as q
 from schemas import sections_report as r
 from schemas import sections_steps as st
@@ -33,7 +34,7 @@ class Params(Section):
     problems: dict[Name, s.ProblemsRun]
     quality: dict[Name, q.QualityRun]
     models: dict[Name, s.ModelRun]
-    prompts: dict[Name, s.PromptsRun]
+    prompts: dict[Name, p.PromptsRun]
     samples: dict[Name, s.SamplesRun]
     samples_gold: dict[Name, s.GoldSamplesRun]
     samples_import: dict[Name, s.ImportedSamplesRun]

@@ -144,22 +144,6 @@ class ProblemsRun(Section):
         return self
 
 
-class PromptsRun(Section):
-    """One prompt per problem."""
-
-    writes: ClassVar = ("prompts",)
-
-    problems: ProblemsName
-    template: str = Field(
-        description="name of a file in builders/templates, or package:file@hash of one in a package of yours"
-    )
-    rendering: Literal["chat", "text"]
-    shots: Natural = Field(default=0, description="fixed demonstrations, drawn once with `seed`")
-    seed: int = 0
-    demo_samples: SamplesOrNone
-    demo_problems: ProblemsOrNone
-
-
 class SamplesRun(Section):
     """`n` completions per prompt."""
 
@@ -188,10 +172,13 @@ class GoldSamplesRun(Section):
         description="mark the steps (lines; of one line, its sentences) after the first as `Step 2:`, …; the first"
         " one's marker is the prompt's prefill",
     )
+    bare: bool = Field(default=False, description="the ending alone: an answer without its solution")
     model: ModelOrNone = Field(description="whose tokenizer counts tokens")
 
     @model_validator(mode="after")
     def _steps(self) -> "GoldSamplesRun":
+        if self.numbered and self.bare:
+            raise ValueError("numbered: `bare` samples have no steps; remove one of the two")
         if self.numbered and self.style == "program":
             raise ValueError("numbered: the lines of a program are no steps; use `style: natural`")
         return self

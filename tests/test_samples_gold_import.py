@@ -146,6 +146,19 @@ def test_numbered_solutions_have_ids_of_their_own_and_end_as_others_do(problems:
     assert all(row["sample_id"] != plain[problem] for problem, row in rows.items())
 
 
+def test_bare_ones_are_the_ending_alone_with_ids_of_their_own(problems: None) -> None:
+    run = {"problems": "train", "ending": "A: {answer}", "model": "none"}
+    world.write_params(samples_gold={"gold": run, "bare": run | {"bare": True}})
+    for name in ("gold", "bare"):
+        execute("samples_gold", name, samples_gold.run)
+    gold, bare = world.read("samples", "gold"), world.read("samples", "bare")
+    assert [row["text"] for row in bare] == [row["text"][row["text"].rindex("A: ") :] for row in gold]
+    assert not {row["sample_id"] for row in gold} & {row["sample_id"] for row in bare}
+    world.write_params(samples_gold={"bare": run | {"bare": True, "numbered": True}})
+    with pytest.raises(ValueError, match="numbered: `bare` samples have no steps; remove one of the two"):
+        execute("samples_gold", "bare", samples_gold.run)
+
+
 def test_programs_are_not_numbered(problems: None) -> None:
     run = {"problems": "train", "ending": "", "model": "none", "numbered": True, "style": "program"}
     world.write_params(samples_gold={"gold": run})
