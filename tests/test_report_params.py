@@ -1,11 +1,14 @@
 """What the report is asked to show is checked with the other references: place and remedy of every mistake."""
 
+import re
 from typing import Any
 
 import pytest
 import yaml
 
 from schemas.params import parse_params
+from schemas.sections_report import Report
+from tests.conftest import REPOSITORY
 from tests.report_world import PARAMS
 
 SIDES = {"weak": "none", "weak_predictions": "none"}
@@ -34,6 +37,13 @@ def mistakes(*blocks: dict[str, Any], **more: dict[str, Any]) -> list[str]:
     with pytest.raises(ValueError) as error:
         parse_params(params_text(list(blocks), **more))
     return str(error.value).splitlines()
+
+
+def test_the_printed_block_is_one() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (printed,) = [b for b in re.findall(r"```yaml\n(.*?)```", readme, flags=re.DOTALL) if "weak_to_strong:" in b]
+    (block,) = Report.model_validate(yaml.safe_load(printed)["report"]).weak_to_strong
+    assert (block.floor, block.ceiling) == ("w2s_weak", "w2s_ceiling")
 
 
 def test_a_block_with_everything_there_is_accepted() -> None:

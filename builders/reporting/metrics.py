@@ -12,12 +12,12 @@ from builders.reporting.quality import QUALITY_DEFINITIONS, measure_quality
 from builders.reporting.statistics import Paired, wilson
 from builders.reporting.steps import NOT_BUILT, STEP_DEFINITIONS, measure_steps
 from builders.reporting.views import report_rows, report_sql, strings
+from builders.reporting.weak_to_strong import NOTHING_SHARED, WEAK_DEFINITIONS, measure_weak_to_strong
 from schemas.params import Params, stage_runs
 from stores.duck import Duck
 
 QUANTILES = ("median", "p90", "p99", "max")
 GROUPS = ("level", "subject", "steps")
-NOTHING_SHARED = "no problems in common"
 DEFINITIONS = {
     "accuracy": "share of problems whose greedy completion (temperature 0) is correct; an undecided verdict (the "
     "checker timed out or crashed) counts as not correct, and is counted apart in n_undecided",
@@ -40,7 +40,9 @@ DEFINITIONS = {
     "AUROC": "chance that a random chosen span has a higher reference log-prob than a random rejected one, ties half: "
     "0.5 separates nothing. 'sum' is the summed log-prob that DPO uses, 'per token' divides it by the tokens",
     "pairs ordered": "share of pairs whose chosen span has the higher reference log-prob (the two share a prompt)",
+    "verdicts": "of rewards: by gold answers; of rewards_votes: correct is what the majority says",
     "log-prob": "mean over pairs of the summed log-prob of a span under the model in training, in nats",
+    **WEAK_DEFINITIONS,
     **STEP_DEFINITIONS,
     **QUALITY_DEFINITIONS,
 }
@@ -57,6 +59,7 @@ def measure(duck: Duck, params: Params, missing: list[tuple[str, str]]) -> dict[
         "comparisons": comparisons,
         "orders": {key: row["verdict"] for key, row in comparisons.items()},
         "likelihood": _by_run(duck, "likelihood"),
+        "weak_to_strong": measure_weak_to_strong(duck, params),
         **measure_steps(duck, params),
         "quality": measure_quality(duck, params),
         "lengths": _lengths(duck),
@@ -176,7 +179,8 @@ def _funnel(duck: Duck, params: Params, missing: list[tuple[str, str]]) -> list[
         for section, name, run in stage_runs(params):
             if run.writes and (section, name) not in missing:
                 tables = {t: rows.get((t, name), 0) for t in run.writes if t != "models"}
-                kinds = {k: outcomes.get((k, section, name), {}) for k in ("rejects", "verdicts")}
+                judged = "rewards" if section == "rewards_votes" else section  # SQL counts verdicts by their table
+                kinds = {k: outcomes.get((k, s, name), {}) for k, s in (("rejects", section), ("verdicts", judged))}
                 yield {"stage": section, "run": name, "rows": tables} | {k: v for k, v in kinds.items() if v}
 
     return list(entries())

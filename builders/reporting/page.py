@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from builders.reporting import quality, step_tables, tables
+from builders.reporting import quality, step_tables, tables, weak_tables
 from builders.reporting.markup import Markup, fragment, inline_svg, interval_bar, table, tag
 from builders.reporting.metrics import DEFINITIONS, comparison_key
 from schemas.params import Params
@@ -42,6 +42,7 @@ def render(contents: Contents) -> str:
         "Models": _models(metrics["models"]),
         "Iterations": tables.iteration_table(contents.params, metrics),
         "Comparisons": tables.comparison_table(metrics["comparisons"]),
+        "Weak to strong": weak_tables.weak_tables(metrics["weak_to_strong"]),
         "Plots": _plots(contents.plots),
         "Problem sets": tables.domain_table(metrics["domains"]),
         "Accuracy by steps": tables.group_table(metrics["models"], "steps"),

@@ -78,3 +78,50 @@ class Paired(NamedTuple):
         if low <= 0 <= high or self.p_value >= 1 - LEVEL:
             return "not distinguishable"
         return "holds" if low > 0 else "does not hold"
+
+
+class Gap(NamedTuple):
+    """Three models on the same problems: how many each solves, and how many two of them both solve."""
+
+    n: int
+    floor: int
+    model: int
+    ceiling: int
+    floor_model: int
+    floor_ceiling: int
+    model_ceiling: int
+
+    @property
+    def lead(self) -> Paired:
+        """The ceiling against the floor."""
+        fixed, broken = self.ceiling - self.floor_ceiling, self.floor - self.floor_ceiling
+        return Paired(fixed, broken, self.floor_ceiling, self.n - self.floor_ceiling - fixed - broken)
+
+    @property
+    def recovered(self) -> float | None:
+        """(model - floor) / (ceiling - floor) (Burns et al. 2023, arXiv 2312.09390, §3); None: no lead to recover."""
+        if self.ceiling <= self.floor:
+            return None
+        return (self.model - self.floor) / (self.ceiling - self.floor)
+
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of `recovered`: Fieller's, of a ratio of two means over the same problems (1954, JRSS B 16).
+
+        Those shares ρ for which the mean of (model - floor) - ρ (ceiling - floor) lies within z standard errors of 0;
+        so 0 is outside where the `Paired` interval of model and floor leaves out 0, and 1 where that of model and
+        ceiling does. None where the lead is not distinguishable from 0: then no share is excluded.
+        """
+        if self.lead.verdict != "holds":
+            return None
+        gained, lead = (self.model - self.floor) / self.n, (self.ceiling - self.floor) / self.n
+        products = self.model_ceiling - self.floor_model - self.floor_ceiling + self.floor
+        squares = self.model + self.floor - 2 * self.floor_model, self.ceiling + self.floor - 2 * self.floor_ceiling
+        a = lead * lead - self._error(squares[1], lead * lead)
+        b = gained * lead - self._error(products, gained * lead)
+        c = gained * gained - self._error(squares[0], gained * gained)
+        half = math.sqrt(max(b * b - a * c, 0.0))
+        return (b - half) / a, (b + half) / a
+
+    def _error(self, total: int, mean_product: float) -> float:
+        """z² times the sampling covariance of two means, from the sum of products of their parts."""
+        return Z * Z * (total - self.n * mean_product) / ((self.n - 1) * self.n)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from builders.reporting.markup import Markup, fragment, table, tag
-from builders.reporting.tables import EMPTY, percent
+from builders.reporting.tables import EMPTY, percent, share
 
 MOST_PAIRS = 10
 """Pairs of labelers of one calibration that the page shows."""
@@ -68,20 +68,10 @@ def _calibration(entry: dict[str, Any]) -> Iterator[list[object]]:
 
 def _score(score: dict[str, Any]) -> list[object]:
     shares = [
-        cell for kind in ("error", "correct") for cell in (f"{score[kind]['n']:,}", _share(score[kind], "accuracy"))
+        cell for kind in ("error", "correct") for cell in (f"{score[kind]['n']:,}", share(score[kind], "accuracy"))
     ]
     counts = [f"{name} {score[key]:,}" for key, name in _LEFT_OUT.items() if score[key]]
     return [*shares, percent(score["f1"]), percent(score["valid"]["f1"]), ", ".join(counts) or None]
-
-
-def _share(row: dict[str, Any], name: str) -> Markup | None:
-    """A share with its interval."""
-    if row.get(name) is None:
-        return None
-    low, high = row["ci95"]
-    return fragment(
-        tag("strong", percent(row[name])), tag("span", f" [{100 * low:.1f}, {100 * high:.1f}]", class_="range")
-    )
 
 
 def _agreements(calibrations: dict[str, dict[str, Any]]) -> Markup:
@@ -91,7 +81,7 @@ def _agreements(calibrations: dict[str, dict[str, Any]]) -> Markup:
         pairs = sorted(entry.get("agreements", []), key=lambda row: -row["n"])
         hidden += len(pairs[MOST_PAIRS:])
         shown += [
-            [key, row["a"], row["b"], f"{row['n']:,}", _share(row, "share"), _decimals(row["kappa"])]
+            [key, row["a"], row["b"], f"{row['n']:,}", share(row, "share"), _decimals(row["kappa"])]
             for row in pairs[:MOST_PAIRS]
         ]
     header = ["calibration", "labeler", "other", "samples", "same first wrong step", "kappa"]
@@ -108,7 +98,7 @@ def _reliabilities(calibrations: dict[str, dict[str, Any]]) -> Markup:
             "all labelers" if row["labeler"] is None else f"repeats of {row['labeler']}",
             f"{row['n_samples']:,}",
             f"{row['n_pairs']:,}",
-            _share(row, "share"),
+            share(row, "share"),
             _decimals(row["alpha"]),
         ]
         for run, found in runs.items()
@@ -135,7 +125,7 @@ def _audit(run: str, entry: dict[str, Any]) -> Iterator[list[object]]:
         return
     for source, row in {"all": entry["total"], **entry["by_source"]}.items():
         counts = [f"{row[name]:,}" for name in ("n", "n_right", "n_wrong", "n_disputed", "n_invalid")]
-        yield [run, source, _share(row, "share"), *counts]
+        yield [run, source, share(row, "share"), *counts]
 
 
 def judging_table(judging: dict[str, dict[str, Any]]) -> Markup:
@@ -153,7 +143,7 @@ def _judged(row: dict[str, Any]) -> list[object]:
     margin = fragment(tag("strong", f"{row['margin']:+.4f}"), tag("span", error, class_="range"))
     scored = f"{row['n']:,}" if row["n"] == row["n_pairs"] else f"{row['n']:,} of {row['n_pairs']:,}"
     rewards = [f"{row[name]:+.4f}" for name in ("chosen_reward", "rejected_reward")]
-    return [_share(row, "accuracy"), scored, margin, *rewards]
+    return [share(row, "accuracy"), scored, margin, *rewards]
 
 
 def labelled_examples(examples: list[dict[str, Any]], longest: int) -> Markup:

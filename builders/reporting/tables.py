@@ -15,6 +15,15 @@ def percent(share: float | None) -> str | None:
     return None if share is None else f"{100 * share:.1f} %"
 
 
+def share(row: dict[str, Any] | None, name: str = "share") -> Markup | None:
+    """A share of `row` in percent, with its interval; None where there is none."""
+    if row is None or row.get(name) is None:
+        return None
+    low, high = row["ci95"]
+    ends = f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return fragment(tag("strong", percent(row[name])), tag("span", ends, class_="range"))
+
+
 def points(value: float, interval: list[float]) -> Markup:
     """A difference in points with its interval."""
     ends = f" [{interval[0]:+.1f}, {interval[1]:+.1f}]"
