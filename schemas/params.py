@@ -150,7 +150,7 @@ def parse_params(text: str, name: str = "params.yaml", older: bool = False) -> P
         params = Params.model_validate(raw)
     except ValidationError as error:
         raise ValueError("\n".join(f"{name}: {_explain(e)}" for e in error.errors())) from None
-    mistakes = [*_dangling(params), *_ambiguous(params), *_precisions(params), *_selections(params)]
+    mistakes = [*_dangling(params), *_ambiguous(params), *t.mistakes(params)]
     mistakes += r.mistakes(params, partial(table_runs, params))
     mistakes = mistakes or [*_circular(params), *x.mistakes(params)]
     if mistakes:
@@ -263,37 +263,6 @@ def _ambiguous(params: Params) -> Iterator[str]:
             other = seen.setdefault((table, name), section)
             if other != section:
                 yield f"{section}.{name}: table '{table}' already has a run '{name}' from '{other}'; rename one"
-
-
-def _precisions(params: Params) -> Iterator[str]:
-    """The loss starts at log 2 only where policy and reference are computed alike."""
-    for name, run in params.preference.items():
-        reference = params.reference.get(run.reference)
-        if reference is not None and reference.precision != run.precision:
-            yield (
-                f"preference.{name}.precision: '{run.precision}', but reference.{run.reference}.precision is"
-                f" '{reference.precision}'; set both to the same"
-            )
-
-
-def _selections(params: Params) -> Iterator[str]:
-    """A number of steps means the same only in training of the same kind, with batches of the same size."""
-    for section in ("sft", "preference"):
-        runs = getattr(params, section)
-        for name, run in runs.items():
-            place, source = f"{section}.{name}.steps_from", runs.get(run.steps_from)
-            if run.steps_from == NONE:
-                continue
-            if run.steps_from == name:
-                yield f"{place}: '{name}' cannot take its steps from itself; name the run that held problems out"
-            elif source is None:
-                if run.steps_from in table_runs(params, "training"):
-                    yield f"{place}: '{run.steps_from}' is no run of {section}; name one (have {quoted(runs)})"
-            elif source.validation.prompts == NONE:
-                yield f"{place}: '{run.steps_from}' selects no step: it has no validation.prompts; give it some"
-            elif source.optimizer.batch_size != run.optimizer.batch_size:
-                sizes = f"{source.optimizer.batch_size} against {run.optimizer.batch_size}"
-                yield f"{place}: '{run.steps_from}' has another optimizer.batch_size ({sizes}); set both to the same"
 
 
 def _circular(params: Params) -> Iterator[str]:

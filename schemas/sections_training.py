@@ -1,6 +1,7 @@
 """The training sections of `params.yaml`."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import annotated_types as at
 from pydantic import Field, model_validator
@@ -22,6 +23,9 @@ from schemas.slots import (
     Section,
     TrainingOrNone,
 )
+
+if TYPE_CHECKING:
+    from schemas.params import Params
 
 
 class Optimizer(Section):
@@ -113,6 +117,9 @@ class ReferenceRun(Section):
 
     pairs: PairsName
     model: ModelName
+    mismatched: bool = Field(
+        default=False, description="whether each pair's prompt is scored with completions of another problem too (kto)"
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     micro_tokens: Positive = 16384
     max_tokens: Positive = 1024
@@ -125,12 +132,19 @@ class PreferenceRun(TrainingRun):
 
     pairs: PairsName
     reference: ReferenceOrNone = Field(description="none: orpo, which has no reference model")
-    loss: Literal["dpo", "dpo_nll", "orpo", "ipo"]
-    beta: Annotated[float, at.Gt(0)] = Field(default=0.1, description="β of dpo and dpo_nll; τ of ipo")
+    loss: Literal["dpo", "dpo_nll", "orpo", "ipo", "kto"]
+    beta: Annotated[float, at.Gt(0)] = Field(default=0.1, description="β of dpo, dpo_nll and kto; τ of ipo")
     alpha: Annotated[float, at.Ge(0)] = Field(default=1.0, description="weight of the NLL term (dpo_nll)")
     lambda_orpo: Annotated[float, at.Ge(0)] = Field(
         default=0.1, description="weight of the odds-ratio term (orpo); the default is ours, and TRL's"
     )
+    desirable_weight: Annotated[float, at.Ge(0)] = Field(default=1.0, description="λ_D (kto): of chosen spans")
+    undesirable_weight: Annotated[float, at.Ge(0)] = Field(default=1.0, description="λ_U (kto): of rejected spans")
+
+    @property
+    def mismatched(self) -> bool:
+        """Whether the loss compares with completions of other problems."""
+        return self.loss == "kto"
 
     @model_validator(mode="after")
     def _reference(self) -> "PreferenceRun":
@@ -139,3 +153,48 @@ class PreferenceRun(TrainingRun):
         if self.loss != "orpo" and self.reference == NONE:
             raise ValueError(f"reference: loss '{self.loss}' compares with a reference; name a run of `reference`")
         return self
+
+
+def mistakes(params: "Params") -> Iterator[str]:
+    """What is wrong with training runs beside each other."""
+    yield from _references(params)
+    yield from _selections(params)
+
+
+def _references(params: "Params") -> Iterator[str]:
+    """A loss starts where its reference is (dpo: at log 2) only where policy and reference are computed alike."""
+    for name, run in params.preference.items():
+        reference = params.reference.get(run.reference)
+        if reference is None:
+            continue
+        if reference.precision != run.precision:
+            yield (
+                f"preference.{name}.precision: '{run.precision}', but reference.{run.reference}.precision is"
+                f" '{reference.precision}'; set both to the same"
+            )
+        if run.mismatched and not reference.mismatched:
+            yield (
+                f"preference.{name}.reference: loss 'kto' needs log-probs of mismatched completions; set"
+                f" reference.{run.reference}.mismatched to true"
+            )
+
+
+def _selections(params: "Params") -> Iterator[str]:
+    """A number of steps means the same only in training of the same kind, with batches of the same size."""
+    sections: dict[str, Mapping[str, TrainingRun]] = {"sft": params.sft, "preference": params.preference}
+    for section, runs in sections.items():
+        for name, run in runs.items():
+            place, source = f"{section}.{name}.steps_from", runs.get(run.steps_from)
+            if run.steps_from == NONE:
+                continue
+            if run.steps_from == name:
+                yield f"{place}: '{name}' cannot take its steps from itself; name the run that held problems out"
+            elif source is None:
+                if any(run.steps_from in others for others in sections.values()):
+                    have = ", ".join(f"'{n}'" for n in sorted(runs))
+                    yield f"{place}: '{run.steps_from}' is no run of {section}; name one (have {have})"
+            elif source.validation.prompts == NONE:
+                yield f"{place}: '{run.steps_from}' selects no step: it has no validation.prompts; give it some"
+            elif source.optimizer.batch_size != run.optimizer.batch_size:
+                sizes = f"{source.optimizer.batch_size} against {run.optimizer.batch_size}"
+                yield f"{place}: '{run.steps_from}' has another optimizer.batch_size ({sizes}); set both to the same"

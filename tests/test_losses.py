@@ -1,8 +1,10 @@
 """Losses against hand-computed values, and against a float64 reference that is written here from the papers alone."""
 
 import math
+from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -252,3 +254,67 @@ def test_ipo_is_the_papers_square_of_summed_logprobs_and_so_is_its_gradient(seed
 def test_ipo_is_at_rest_where_the_margin_is_a_half_and_rises_beyond():
     """The paper's point: unlike DPO, it does not pull a pair apart for ever."""
     assert losses.ipo(tensor(0.5, 0.0, 1.0), 0.1).tolist() == [0.0, 25.0, 25.0]
+
+
+def kto_by_hand(moved: np.ndarray, z0: float, beta: float, desirable: float, undesirable: float) -> float:
+    """The mean over all examples of λ_y − v(x, y), with v as the paper writes it."""
+
+    def sigmoid(x: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-x))
+
+    chosen = desirable - desirable * sigmoid(beta * (moved[:, 0] - z0))
+    rejected = undesirable - undesirable * sigmoid(beta * (z0 - moved[:, 1]))
+    return float(np.mean(np.concatenate([chosen, rejected])))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kto_is_the_papers_value_of_both_sides_and_so_is_its_gradient(seed):
+    draw = np.random.default_rng(seed)
+    settings = draw.uniform(0, 5), draw.uniform(0.05, 0.5), draw.uniform(0.5, 2), draw.uniform(0.5, 2)
+    assert_loss_is(
+        lambda given: losses.kto(given[:, 0], given[:, 1], *settings).mean(),
+        lambda moved: kto_by_hand(moved, *settings),
+        draw.uniform(-20, 20, (7, 2)),
+    )
+
+
+def test_kto_where_nothing_has_moved_is_half_of_each_weight():
+    assert losses.kto(tensor(0.0), tensor(0.0), 0.0, 0.1, 1.0, 1.5).item() == pytest.approx((0.5 + 0.75) / 2)
+
+
+@pytest.mark.parametrize(("chosen", "rejected", "loss"), [(1e5, -1e5, 0.0), (-1e5, 1e5, 1.0), (1e5, 1e5, 0.5)])
+def test_kto_saturates_and_stays_finite_for_very_long_spans(chosen, rejected, loss):
+    moved = torch.tensor([[chosen, rejected]], dtype=torch.float64, requires_grad=True)
+    found = losses.kto(moved[:, 0], moved[:, 1], 3.0, 0.5, 1.0, 1.0).mean()
+    found.backward()
+    assert found.item() == loss
+    assert moved.grad is not None
+    assert moved.grad.tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize(("moved", "expected"), [((1.0, -3.0, 5.0), 1.0), ((1.0, -3.0), 0.0)])
+def test_the_reference_point_is_a_mean_that_is_not_below_0_and_has_no_gradient(moved, expected):
+    found = losses.reference_point(tensor(*moved).requires_grad_())
+    assert found.item() == expected
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kto_is_trls(seed):
+    """TRL's whole loss of the same log-probs: completions of one token, the two sides of pairs as unpaired examples."""
+    from trl import KTOTrainer
+
+    draw = np.random.default_rng(seed)
+    logprobs, reference, apart, apart_reference = torch.from_numpy(-draw.uniform(0, 30, (4, 10)))
+    trainer: Any = MagicMock(beta=0.2, desirable_weight=1.3, undesirable_weight=0.8, loss_type="kto", _tp_size=1)
+    trainer.accelerator.device, trainer.accelerator.gather_for_metrics = "cpu", lambda x: x
+    trainer.aux_loss_enabled, trainer._total_train_tokens, trainer._metrics = False, 0, {"train": defaultdict(list)}
+    trainer._compute_kl_logps = lambda *_: apart
+    ids, label = torch.ones(10, 2, dtype=torch.long), torch.tensor([True] * 5 + [False] * 5)
+    batch = dict.fromkeys(("input_ids", "attention_mask", "completion_mask"), ids)
+    batch |= {"label": label, "ref_logps": reference, "ref_KL_logps": apart_reference}
+    each = SimpleNamespace(log_probs=logprobs[:, None], entropy=torch.zeros(10, 1), mean_logits=torch.zeros(10, 1))
+    theirs = KTOTrainer._compute_loss(trainer, lambda **_: each, batch, False)
+    z0, moved = losses.reference_point(apart - apart_reference), logprobs - reference
+    ours = losses.kto(moved[:5], moved[5:], z0, 0.2, 1.3, 0.8).mean()
+    assert ours.item() == pytest.approx(float(theirs), rel=1e-12)  # type: ignore[arg-type]

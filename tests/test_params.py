@@ -101,6 +101,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"preference.dpo": DPO | {"loss": "orpo"}},
         "preference.dpo: reference: loss 'orpo' has no reference model; write `none`",
     ),
+    "kto without mismatched completions": (
+        {"preference.dpo": DPO | {"loss": "kto"}},
+        "preference.dpo.reference: loss 'kto' needs log-probs of mismatched completions; set"
+        " reference.irpo_0.mismatched to true",
+    ),
     "another loss without a reference": (
         {"preference.dpo": DPO | {"loss": "ipo", "reference": "none"}},
         "preference.dpo: reference: loss 'ipo' compares with a reference; name a run of `reference`",

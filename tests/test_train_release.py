@@ -84,10 +84,13 @@ LORA = {"loss": "dpo_nll", "lora": {"rank": 4, "dropout": 0.3}}
         pytest.param("text", " Final answer:", False, {"loss": "dpo"}, marks=pytest.mark.slow),
         ("chat", " Answer:", False, LORA),
         ("chat", "", True, {"loss": "dpo"}),
+        ("text", "", False, {"loss": "orpo", "reference": "none"}),
+        ("chat", " Answer:", False, {"loss": "kto"}),
     ],
 )
 def test_pairs_of_a_release_give_the_bits_of_their_tables(workspace, rendering, prefill, conversational, changes):
-    world.build(workspace, changes={f"preference.dpo.{key}": value for key, value in changes.items()})
+    changes = {f"preference.dpo.{key}": value for key, value in changes.items()}
+    world.build(workspace, changes=changes | {"reference.sums.mismatched": True})
     asked_as(workspace, rendering, prefill)
     world.write(workspace, "sums", [world.pair(i, **MIXED[i % len(MIXED)]) for i in range(10)])
     release = export(workspace, {"pairs": ["sums"]}, conversational=conversational)

@@ -34,6 +34,7 @@ RUNS = {
     "preference.dpo": {},
     "preference.dpo+orpo": {"loss": "orpo", "reference": "none", "lambda_orpo": 0.5},
     "preference.dpo+ipo": {"loss": "ipo"},
+    "preference.dpo+kto": {"loss": "kto", "undesirable_weight": 1.5, "lora": {"rank": 4, "dropout": 0.3}},
     "preference.dpo+lora": {"lora": {"rank": 4, "dropout": 0.3}, "log_every": 3},
 }
 
@@ -73,7 +74,8 @@ def crash_at(monkeypatch):
 def build(root: Path, name: str, **more) -> tuple[str, str]:
     place = name.split("+")[0]
     settings = {"validation": BY_GENERATION, "checkpoint_every": 2, "optimizer.schedule": "cosine"} | RUNS[name] | more
-    world.build(root, changes={f"{place}.{key}": value for key, value in settings.items()})
+    changes = {f"{place}.{key}": value for key, value in settings.items()}
+    world.build(root, changes=changes | {"reference.sums.mismatched": True})
     execute("reference", "sums", train.reference.run, root)
     section, key = place.split(".")
     return section, key

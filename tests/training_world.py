@@ -227,12 +227,15 @@ def assert_same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], 
         torch.testing.assert_close(tensor, b[name], rtol=0, atol=atol)
 
 
-def independent_logprob(root: Path, i: int, index: int, key: str = "tiny") -> float:
-    """Summed log-prob of a completion of sum `i`, from whole float64 logits of the unmodified model."""
+def independent_logprob(root: Path, i: int, index: int, key: str = "tiny", of: int | None = None) -> float:
+    """Summed log-prob of a completion of sum `i` (or `of` another) after its prompt, from whole float64 logits of the
+    unmodified model.
+    """
     directory, asked = root / "data/models" / key, ask(i)
     model, tokenizer = load_model(directory).double(), load_tokenizer(directory)
     rendered = render(tokenizer, [m.model_dump() for m in asked.messages], "", "text")
-    prompt, scored = rendered.ids, completion_ids(tokenizer, rendered, completion(i, index), 1)
+    text = completion(i if of is None else of, index)
+    prompt, scored = rendered.ids, completion_ids(tokenizer, rendered, text, 1)
     with torch.no_grad():
         logits = model(torch.tensor([prompt + scored])).logits[0].numpy()
     logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

@@ -1,6 +1,7 @@
 """From texts to token arrays: the pairs or demos of a source, rendered and tokenised as a run's model reads them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from builders.model_files import Limits, load_limits, load_tokenizer
 from builders.rendering import Rendered, completion_ids, ending_id, render
 from stores.stage import Stage
 from train.packing import Tokens
-from train.texts import Source, Span, Text, demo_name
+from train.texts import PairText, Source, Span, Text, demo_name
 
 
 class Demo(NamedTuple):
@@ -29,10 +30,17 @@ class Pair(NamedTuple):
     rejected_span: Span
     chosen: Tokens
     rejected: Tokens
+    mismatched: tuple[tuple[Span, Tokens], ...] = ()
+    """The completions of another problem's pair under this prompt, where they were asked for."""
 
     @property
     def sequences(self) -> tuple[Tokens, Tokens]:
         return self.chosen, self.rejected
+
+    @property
+    def scored(self) -> tuple[tuple[Span, Tokens], ...]:
+        """All that the reference model scores."""
+        return (self.chosen_span, self.chosen), (self.rejected_span, self.rejected), *self.mismatched
 
 
 class Reader(NamedTuple):
@@ -63,18 +71,39 @@ def load_demos(source: Source, reader: Reader) -> list[Demo]:
     return demos
 
 
-def load_pairs(source: Source, reader: Reader, limit: int | None = None) -> list[Pair]:
-    """The pairs of a source; `limit`: only so many, evenly spaced.
+def load_pairs(source: Source, reader: Reader, limit: int | None = None, mismatched: bool = False) -> list[Pair]:
+    """The pairs of a source; `limit`: only so many, evenly spaced; `mismatched`: each with another's completions too.
 
-    Raises ValueError for none at all, an id that does not resolve, and a side that is too long.
+    Raises ValueError for none at all, an id that does not resolve, and a sequence that is too long.
     """
-    tokens = _Tokens(source, reader)
+    tokens, texts = _Tokens(source, reader), source.pairs(limit)
     pairs = [
         Pair(p.name, p.chosen.span, p.rejected.span, tokens.of(p.chosen, p.name), tokens.of(p.rejected, p.name))
-        for p in source.pairs(limit)
+        for p in texts
     ]
-    _refuse_long(source, reader, ((pair.name, pair.sequences) for pair in pairs))
+    if mismatched:
+        others = _of_other_problems(source, texts)
+        pairs = [pair._replace(mismatched=tokens.moved(pair, other)) for pair, other in zip(pairs, others, strict=True)]
+    _refuse_long(source, reader, ((pair.name, [tokens for _, tokens in pair.scored]) for pair in pairs))
     return pairs
+
+
+def _of_other_problems(source: Source, texts: list[PairText]) -> list[PairText]:
+    """For each pair one of another problem: as many places on as a problem has pairs at most, or the next such.
+
+    Fixed by the pairs' order, so that log-probs under the reference can be computed once.
+    """
+    problems = [pair.chosen.span.prompt_id.partition("-")[0] for pair in texts]
+    counts = Counter(problems)
+    if len(counts) < 2:
+        raise ValueError(
+            f"{source.name}: all pairs are of one problem, and kto compares with completions of others; add pairs of"
+            " other problems, or train with another loss"
+        )
+    ahead, n = max(counts.values()), len(texts)
+    return [
+        texts[next(j % n for j in range(i + ahead, i + ahead + n) if problems[j % n] != problems[i])] for i in range(n)
+    ]
 
 
 def hash_tokens(sequences: Iterable[Tokens]) -> str:
@@ -106,6 +135,12 @@ class _Tokens:
         if span not in self._scored:
             self._scored[span] = np.array(self._encode(text, name), dtype=np.int32)
         return Tokens(self._asked[span.prompt_id], self._scored[span])
+
+    def moved(self, pair: Pair, other: PairText) -> tuple[tuple[Span, Tokens], ...]:
+        """Both completions of another pair under the prompt of this one."""
+        prompt, name = pair.chosen_span.prompt_id, f"{pair.name} with the completions of {other.name}"
+        texts = [side._replace(span=side.span._replace(prompt_id=prompt)) for side in (other.chosen, other.rejected)]
+        return tuple((text.span, self.of(text, name)) for text in texts)
 
     def _render(self, prompt_id: str) -> Rendered:
         rendered = render(self.reader.tokenizer, *self.source.prompt(prompt_id))

@@ -83,6 +83,32 @@ def orpo(log_odds_ratio: Tensor, chosen: Tensor, chosen_tokens: Tensor, weight: 
     return nll(chosen, chosen_tokens) + weight * -logsigmoid(log_odds_ratio)
 
 
+def reference_point(moved: Tensor) -> Tensor:
+    """KTO's z0: the mean of some log-ratios log π/π_ref (m,) of completions under prompts of other problems, at least
+    0, and without a gradient. A scalar (KTO, Ethayarajh et al. 2024, arXiv 2402.01306, Section 4).
+    """
+    return moved.detach().mean().clamp(min=0)
+
+
+def kto(
+    chosen_moved: Tensor,
+    rejected_moved: Tensor,
+    z0: Tensor | float,
+    beta: float,
+    desirable_weight: float,
+    undesirable_weight: float,
+) -> Tensor:
+    """λ_y − v(x, y), the mean over a pair's chosen span as a desirable and its rejected span as an undesirable example:
+    (n,) (KTO, arXiv 2402.01306, Section 4).
+
+    The first two are log-ratios log π/π_ref of summed log-probs (n,), z0 is `reference_point`, the weights are λ_D
+    and λ_U. λ_D − λ_D·σ(β(r − z0)) is written as λ_D·σ(β(z0 − r)), which keeps its digits where it is small.
+    """
+    desirable = desirable_weight * torch.sigmoid(beta * (z0 - chosen_moved))
+    undesirable = undesirable_weight * torch.sigmoid(beta * (rejected_moved - z0))
+    return (desirable + undesirable) / 2
+
+
 def share_of_mean(values: Tensor, batch_count: int) -> Tensor:
     """What some rows add to the mean over the whole batch: their sum divided by the batch's count. A scalar."""
     return values.sum() / batch_count

@@ -1,14 +1,19 @@
-"""A model trained on preference pairs: DPO, DPO with the NLL of the chosen side (Iterative RPO), ORPO, and IPO.
+"""A model trained on preference pairs: DPO, DPO with the NLL of the chosen side (Iterative RPO), ORPO, IPO, KTO.
 
 `train.losses` states each with its paper. Deliberately absent: a reference model in memory (its log-probs are rows of
 `train.reference`), padding (sequences are packed), length-normalised DPO, label smoothing, a trainer framework, and
 timings in the table. Prompts are not shared between the two sides yet.
+
+KTO's reference point is estimated before every step from the whole batch: each pair brings its prompt with the
+completions of one other pair, fixed by the order of the run. (The paper shuffles completions within each batch; then
+log-probs under the reference could not be computed once.)
 
 Everything is divided by the pairs of the whole batch, never of a micro-batch: `micro_tokens` bounds memory and changes
 no result.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -23,7 +28,7 @@ from train.policy import Policy
 from train.reference_source import References, references_of
 from train.release import Release
 from train.session import Session, prepare, start
-from train.texts import spread
+from train.texts import Span, spread
 
 _WATCHED = 128
 """Pairs on which the last weights are measured: no batch follows them."""
@@ -35,11 +40,12 @@ def train(session: Session, pairs: list[Pair], references: References) -> None:
     policy, watched = session.policy, [pairs[i] for i in spread(len(pairs), _WATCHED)]
     for step in session.steps(watch_end=lambda: watch(policy, watched, references, config)):
         batch = [pairs[i] for i in session.schedule.batch(step)]
+        z0 = reference_point(policy, batch, references, config)
         parts: dict[str, list[Tensor]] = defaultdict(list)
         names: list[str] = []
         for numbers in policy.micro_batches([pair.sequences for pair in batch], config.optimizer.micro_tokens):
             micro = [batch[i] for i in numbers]
-            columns = pair_losses(policy, micro, references, config)
+            columns = pair_losses(policy, micro, references, config, z0)
             losses.share_of_mean(columns["loss"], len(batch)).backward()
             for name, values in columns.items():
                 parts[name].append(values.detach())
@@ -61,31 +67,46 @@ def watch(policy: Policy, pairs: list[Pair], references: References, config: Pre
     return {name: float(torch.cat(pieces).mean()) for name, pieces in parts.items()}
 
 
-def pair_losses(policy: Policy, pairs: list[Pair], references: References, config: PreferenceRun) -> dict[str, Tensor]:
+def reference_point(policy: Policy, batch: list[Pair], references: References, config: PreferenceRun) -> Tensor | float:
+    """KTO's z0 of a batch under the present weights; 0 where no mismatched completions were asked for."""
+    mismatched = [scored for pair in batch for scored in pair.mismatched]
+    if not mismatched:
+        return 0.0
+    moved: list[Tensor] = []
+    with policy.measuring():
+        for numbers in policy.micro_batches([[tokens] for _, tokens in mismatched], config.optimizer.micro_tokens):
+            spans, tokens = zip(*(mismatched[i] for i in numbers), strict=True)
+            logprobs = policy.logprobs(tokens)
+            moved.append(logprobs - _reference(references, spans, logprobs))
+    return losses.reference_point(torch.cat(moved))
+
+
+def pair_losses(
+    policy: Policy, pairs: list[Pair], references: References, config: PreferenceRun, z0: Tensor | float = 0.0
+) -> dict[str, Tensor]:
     """The loss of each pair and what it is made of, by column of the training table: (n,) each."""
     chosen, rejected = policy.logprobs([p.chosen for p in pairs] + [p.rejected for p in pairs]).chunk(2)
-    lengths, rejected_lengths = torch.tensor(
-        [[len(side.completion) for side in pair.sequences] for pair in pairs], device=chosen.device
-    ).unbind(1)
-    nll = losses.nll(chosen, lengths)
+    counts = [[len(side.completion) for side in pair.sequences] for pair in pairs]
+    lengths, rejected_lengths = torch.tensor(counts, device=chosen.device).unbind(1)
     if config.loss == "orpo":
         margin = losses.log_odds(chosen, lengths) - losses.log_odds(rejected, rejected_lengths)
+        preference, loss = losses.dpo(margin), losses.orpo(margin, chosen, lengths, config.lambda_orpo)
     else:
-        spans = [(p.chosen_span, p.rejected_span) for p in pairs]
-        reference = torch.tensor([[references[c], references[r]] for c, r in spans], dtype=torch.float64).to(chosen)
-        margin = losses.dpo_margin(chosen, rejected, reference[:, 0], reference[:, 1], config.beta)
-    preference = losses.ipo(margin, config.beta) if config.loss == "ipo" else losses.dpo(margin)
-    match config.loss:
-        case "dpo_nll":
+        reference_chosen = _reference(references, [p.chosen_span for p in pairs], chosen)
+        reference_rejected = _reference(references, [p.rejected_span for p in pairs], rejected)
+        margin = losses.dpo_margin(chosen, rejected, reference_chosen, reference_rejected, config.beta)
+        preference = loss = losses.dpo(margin)
+        if config.loss == "dpo_nll":
             loss = losses.dpo_nll(margin, chosen, lengths, config.alpha)
-        case "orpo":
-            loss = losses.orpo(margin, chosen, lengths, config.lambda_orpo)
-        case _:
-            loss = preference
+        elif config.loss == "ipo":
+            preference = loss = losses.ipo(margin, config.beta)
+        elif config.loss == "kto":
+            moved = chosen - reference_chosen, rejected - reference_rejected
+            preference = loss = losses.kto(*moved, z0, config.beta, config.desirable_weight, config.undesirable_weight)
     return {
         "loss": loss,
         "preference_loss": preference,
-        "nll_loss": nll,
+        "nll_loss": losses.nll(chosen, lengths),
         "chosen_logprob": chosen,
         "rejected_logprob": rejected,
         "margin": margin,
@@ -93,12 +114,16 @@ def pair_losses(policy: Policy, pairs: list[Pair], references: References, confi
     }
 
 
+def _reference(references: References, spans: Iterable[Span], like: Tensor) -> Tensor:
+    return torch.tensor([references[span] for span in spans], dtype=torch.float64).to(like)
+
+
 def run(stage: Stage, release: Release | None = None) -> None:
     config: PreferenceRun = stage.config
     validator, source = prepare(stage), source_of(stage, "pairs", config.pairs, release)
-    pairs = load_pairs(source, Reader.of(stage))
+    pairs = load_pairs(source, Reader.of(stage), mismatched=config.mismatched)
     references = references_of(stage, pairs, source if release else None)
-    sequences = [s for pair in pairs for s in pair.sequences]
+    sequences = [tokens for pair in pairs for _, tokens in pair.scored]
     policy = start(stage, sequences)
     session = Session(stage, policy, len(pairs), digest([hash_tokens(sequences), list(references.values())]), validator)
     train(session, pairs, references)

@@ -2,7 +2,8 @@
 
 Computed by the code that trains (`Policy.logprobs`: same packing, head and precision), so that at step 0 the policy's
 log-probs are these and the DPO loss is log 2. Deliberately absent: gradients, and log-probs from an inference engine,
-whose kernels differ.
+whose kernels differ. A run with `mismatched` also scores each pair's prompt with the completions of another problem's
+pair, from which KTO estimates how far the policy has moved.
 """
 
 import time
@@ -28,9 +29,8 @@ from train.texts import Span
 
 
 def spans(pairs: list[Pair]) -> dict[Span, Tokens]:
-    """The distinct sides of some pairs."""
-    both = [((pair.chosen_span, pair.chosen), (pair.rejected_span, pair.rejected)) for pair in pairs]
-    return {span: tokens for sides in both for span, tokens in sides}
+    """What is scored of some pairs: the distinct sides, and completions of other pairs where they have them."""
+    return {span: tokens for pair in pairs for span, tokens in pair.scored}
 
 
 @torch.no_grad()
@@ -63,8 +63,9 @@ def score(stage: Stage, scored: dict[Span, Tokens]) -> pa.Table:
 
 def run(stage: Stage, release: Release | None = None) -> None:
     config: ReferenceRun = stage.config
-    scored = spans(load_pairs(source_of(stage, "pairs", config.pairs, release), Reader.of(stage)))
-    stage.write(ReferenceLogprob, [score(stage, scored)])
+    source = source_of(stage, "pairs", config.pairs, release)
+    pairs = load_pairs(source, Reader.of(stage), mismatched=config.mismatched)
+    stage.write(ReferenceLogprob, [score(stage, spans(pairs))])
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def read_references(stage: Stage, pairs: list[Pair]) -> References:
     _say_which_model(stage)
     found = {span: logprob for span, (logprob, _) in _numbers(stage.read(_TABLE, run)).items()}
     for pair in pairs:
-        for span in (pair.chosen_span, pair.rejected_span):
+        for span, _ in pair.scored:
             if span not in found:
                 raise ValueError(
                     f"{pair.name}: reference_logprobs run '{run}' has no row for sample {span.sample_id}; let"
@@ -70,7 +70,9 @@ def find_references(stage: Stage, source: Source, pairs: list[Pair]) -> Referenc
     place, run = f"{stage.section} {stage.name}", stage.config.reference
     own = Stage("reference", run, stage.root, stage.params)
     config: ReferenceRun = own.config
-    scored = spans(pairs if config.model == stage.config.model else load_pairs(source, Reader.of(own)))
+    if config.model != stage.config.model:
+        pairs = load_pairs(source, Reader.of(own), mismatched=stage.config.mismatched)
+    scored = spans(pairs)
     table, why = run_dir(_TABLE, run, stage.root), "is not there"
     if table.is_dir():
         found = _numbers(stage.read(_TABLE, run))
