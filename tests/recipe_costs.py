@@ -12,6 +12,7 @@ from typing import NamedTuple
 import yaml
 
 from schemas.params import Params, load_params
+from schemas.sections_agreement import ConsistentDemosRun
 from schemas.sections_steps import StepLabelsRun
 from schemas.sections_training import PreferenceRun, SftRun
 from schemas.slots import NONE
@@ -21,19 +22,27 @@ SIZES: dict[tuple[str, str, str | None], int] = {
     ("gsm8k", "train", None): 7_473, ("gsm8k", "test", None): 1_319,
     ("math", "train", None): 7_500, ("math", "test", None): 5_000,
     ("arc", "train", None): 3_370, ("arc", "validation", "ARC-Challenge"): 299, ("arc", "test", "ARC-Challenge"): 1_172,
+    ("olympicarena", "train", None): 6_020, ("olympicarena", "test", None): 313,
     ("metamath", "train", None): 395_000, ("mmiqc", "train", None): 2_290_000, ("aqua", "train", None): 97_467,
 }  # fmt: skip
-"""Published rows by (source, split, subset)."""
-PROBLEMS = {"metamath": 0.7, "mmiqc": 0.17}
-"""Assumed problems per row where rows repeat a question, or state no answer; elsewhere 1."""
+"""Published rows by (source, split, subset); of OlympicArena those that weak-to-strong reasoning takes."""
+FILES = {
+    "data/w2s/gsm8k_train_1.jsonl": 7_000, "data/w2s/gsm8k_train_2.jsonl": 7_000, "data/w2s/math_train.jsonl": 12_000,
+    "HuggingFaceH4/MATH-500": 500,
+}  # fmt: skip
+"""Rows of what takes the place of a source's usual files."""
+PROBLEMS = {"metamath": 0.7, "mmiqc": 0.17, "olympicarena": 0.9}
+"""Assumed problems per row where rows repeat a question, or state no answer that a checker compares; elsewhere 1."""
 LENGTHS = {
     "gsm8k": (120, 200), "math": (150, 400), "arc": (150, 150), "metamath": (130, 300), "mmiqc": (130, 300),
-    "aqua": (180, 300),
+    "aqua": (180, 300), "olympicarena": (250, 500),
 }  # fmt: skip
 """Assumed tokens of a prompt and of a completion, by source."""
 PARAMETERS = {
     "meta-llama/Llama-2-70b-chat-hf": 70e9, "Qwen/Qwen2.5-1.5B-Instruct": 1.5e9, "Qwen/Qwen2-7B": 7.6e9,
     "Qwen/Qwen2-7B-Instruct": 7.6e9, "Qwen/Qwen2-72B": 72.7e9, "meta-llama/Meta-Llama-3-70B": 70.6e9,
+    "meta-llama/Llama-2-70b-hf": 70e9, "meta-llama/Llama-2-7b-hf": 6.7e9, "google/gemma-2b": 2.5e9,
+    "mistralai/Mistral-7B-v0.1": 7.2e9, "meta-llama/Meta-Llama-3-8B-Instruct": 8e9,
     "deepseek-ai/deepseek-math-7b-base": 6.9e9, "deepseek-ai/deepseek-math-7b-rl": 6.9e9,
 }  # fmt: skip
 PEAK, GENERATING, TRAINING = 312e12, 0.1, 0.35
@@ -41,6 +50,12 @@ PEAK, GENERATING, TRAINING = 312e12, 0.1, 0.35
 TAUGHT, RIGHT, FOUND, CONTINUED, DISTINCT = 0.9, 0.7, 0.8, 0.4, 0.6
 """Assumed shares: right answers of a teacher, and of the model itself; wrong ones whose first wrong step is found;
 right continuations of the steps before it; of those, distinct steps that are right."""
+AGREED = {"gsm8k": 0.5, "math": 0.15, "olympicarena": 0.2}
+PAIRED = {"gsm8k": 0.35, "math": 0.25, "olympicarena": 0.25}
+"""Assumed by source, about as in the published files: the share of questions whose weak and in-context answers agree,
+and pairs by contrast per question (of up to three on MATH and OlympicArena)."""
+MIXED = 0.6
+"""Assumed share of questions with samples that the majority calls right, and others."""
 IMPORTED = 10_795
 """Rows of the published Math-Step-DPO-10K."""
 
@@ -67,7 +82,8 @@ class Drawn(NamedTuple):
 
 def n_problems(params: Params, name: str) -> int:
     run = params.problems[name]
-    left = SIZES[run.source, run.split, run.subset] - run.skip
+    rows = FILES.get(run.path) or FILES.get(run.hub or "") or SIZES[run.source, run.split, run.subset]
+    left = rows - run.skip
     return round(min(left, run.limit or left) * PROBLEMS.get(run.source, 1))
 
 
@@ -132,11 +148,24 @@ def steps(params: Params, run: SftRun | PreferenceRun) -> int:
 
 
 def n_demos(params: Params, name: str) -> int:
-    """Right answers of a teacher."""
+    """Right answers of a teacher, gold solutions, or answers that agree (two of each question in a hybrid)."""
+    if name in params.demos_gold:
+        return origin(params, params.demos_gold[name].prompts)[1]
+    if name in params.demos_consistent:
+        return _agreed(params, params.demos_consistent[name])
     if name in params.demos_union:
         return sum(n_demos(params, member) for member in params.demos_union[name].members)
     samples = params.samples[params.demos_correct[name].samples]
     return round(origin(params, samples.prompts)[1] * samples.n * TAUGHT)
+
+
+def _agreed(params: Params, run: ConsistentDemosRun) -> int:
+    problems, asked = origin(params, run.prompts)
+    sides = 1 if run.other == NONE else 2
+    if run.agreements == NONE:
+        return asked * sides
+    agreed = round(asked * AGREED[params.problems[problems].source])
+    return max(agreed, params.consistency[run.agreements].top_up or 0) * sides
 
 
 def n_pairs(params: Params, name: str) -> int:
@@ -146,6 +175,13 @@ def n_pairs(params: Params, name: str) -> int:
     if name in params.pairs_union:
         union = params.pairs_union[name]
         return round(sum(n_pairs(params, member) * _share(params, member, union.problems) for member in union.members))
+    if name in params.pairs_contrast:
+        problems, asked = origin(params, params.samples[params.pairs_contrast[name].samples].prompts)
+        return round(asked * PAIRED[params.problems[problems].source])
+    if name in params.pairs_outcome:
+        outcome = params.pairs_outcome[name]
+        _, asked = origin(params, params.samples[outcome.samples].prompts)
+        return min(round(asked * MIXED) * outcome.k, outcome.max_pairs or asked * outcome.k)
     run = params.pairs_step[name]
     _, prefixes = origin(params, run.prompts)
     if run.chosen not in params.samples:  # one correction of each
