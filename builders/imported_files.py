@@ -13,6 +13,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stores.stage import Stage
+
 BATCH_ROWS = 10_000
 UNNAMED = "imported"
 """The model of rows that name none."""
@@ -24,9 +26,11 @@ SCHEMA = pa.schema(
         pa.field("model", pa.string(), nullable=False),
         pa.field("index", pa.int32()),
         pa.field("finish_reason", pa.string(), nullable=False),
+        pa.field("prediction", pa.string()),
     ]
 )
-"""What is read: `problem_key` is the mapped problem id, or else the question without the whitespace around it."""
+"""What is read: `problem_key` is the mapped problem id, or else the question without the whitespace around it;
+`prediction` a final answer that was found elsewhere."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """JSON may hold half of a character, as `\\ud83d`; UTF-8 cannot."""
@@ -45,6 +49,16 @@ def imported_batches(path: Path, columns: Mapping[str, str]) -> Iterator[pa.Reco
     rows = (_checked(path, number, row, columns) for number, row in _rows(path, columns))
     while batch := list(islice(rows, BATCH_ROWS)):
         yield pa.RecordBatch.from_pylist(batch, SCHEMA)
+
+
+def problem_keys(stage: Stage) -> pa.Table:
+    """`problem_key` and `problem_id` of a stage's problems run: the question without whitespace around it, or the id."""
+    problems = stage.read("problems", stage.config.problems, ["problem_id", "question"])
+    if "problem_id" in stage.config.columns:
+        keys = problems["problem_id"]
+    else:
+        keys = pa.array([question.strip() for question in problems["question"].to_pylist()], pa.string())
+    return pa.table({"problem_key": keys, "problem_id": problems["problem_id"]})
 
 
 def _rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -119,7 +133,7 @@ def _checked(path: Path, number: int, row: dict[str, Any], columns: Mapping[str,
     for ours in ("question", "problem_id", "text"):
         if not isinstance(given.get(ours), str | None):
             raise ValueError(f"{path}: row {number}: '{columns[ours]}' is no text but {given[ours]!r}")
-    for ours in ("question", "problem_id", "text", "model"):
+    for ours in ("question", "problem_id", "text", "model", "prediction"):
         if _SURROGATE.search(str(given.get(ours))):
             remedy = "write the character whole, or leave it out"
             raise ValueError(f"{path}: row {number}: '{columns[ours]}' has half of a surrogate pair; {remedy}")
@@ -130,6 +144,7 @@ def _checked(path: Path, number: int, row: dict[str, Any], columns: Mapping[str,
         "model": str(given.get("model") or UNNAMED),
         "index": _index(path, number, given) if "index" in given else None,
         "finish_reason": _finish_reason(path, number, given.get("finish_reason")),
+        "prediction": _prediction(path, number, given),
     }
 
 
@@ -138,6 +153,14 @@ def _index(path: Path, number: int, given: Mapping[str, Any]) -> int:
     if not written.isdecimal() or len(written) > 4:
         raise ValueError(f"{path}: row {number}: index {written!r} is no number from 0 to 9999")
     return int(written)
+
+
+def _prediction(path: Path, number: int, given: Mapping[str, Any]) -> str | None:
+    """A final answer, which some files have as a number; empty is none."""
+    value = given.get("prediction")
+    if not isinstance(value, str | int | float | None) or isinstance(value, bool):
+        raise ValueError(f"{path}: row {number}: prediction {value!r} is no text and no number")
+    return None if value is None else str(value).strip() or None
 
 
 def _finish_reason(path: Path, number: int, value: object) -> str:

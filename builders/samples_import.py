@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builders.given_samples import TokenCounter, given_samples
-from builders.imported_files import SCHEMA, imported_batches
+from builders.imported_files import SCHEMA, imported_batches, problem_keys
 from builders.model_files import load_tokenizer
 from builders.rendering import render_ids
 from schemas import Sample
@@ -41,7 +41,7 @@ def run(stage: Stage) -> None:
     counter = None if config.model == NONE else TokenCounter(stage.dir("models", config.model))
     with tempfile.TemporaryDirectory(prefix="pairwright-") as scratch, Duck() as duck:
         _load(duck, path, config.columns, Path(scratch) / "imported.parquet")
-        duck.register("problem_keys", _problem_keys(stage))
+        duck.register("problem_keys", problem_keys(stage))
         asked = [] if config.prompts == NONE else [stage.dir("prompts", config.prompts)]
         duck.view("prompts", "prompts", asked)
         query = sql_file(__file__, "samples_import")
@@ -63,16 +63,6 @@ def _load(duck: Duck, path: Path, columns: Mapping[str, str], scratch: Path) -> 
     names = duck.table("select distinct model from imported order by model")
     fingerprints = [digest(["import", name]) for name in names["model"].to_pylist()]
     duck.register("models", names.append_column("fingerprint", pa.array(fingerprints, pa.string())))
-
-
-def _problem_keys(stage: Stage) -> pa.Table:
-    """`problem_key` and `problem_id` of the problems run: the question without whitespace around it, or the id."""
-    problems = stage.read("problems", stage.config.problems, ["problem_id", "question"])
-    if "problem_id" in stage.config.columns:
-        keys = problems["problem_id"]
-    else:
-        keys = pa.array([question.strip() for question in problems["question"].to_pylist()], pa.string())
-    return pa.table({"problem_key": keys, "problem_id": problems["problem_id"]})
 
 
 def _prompt_tokens(stage: Stage) -> dict[str | None, int]:

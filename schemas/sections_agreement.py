@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from schemas.slots import (
     NONE,
     AgreementsOrNone,
+    Checker,
     Natural,
     Positive,
     PredictionsName,
@@ -34,6 +35,8 @@ class ImportedPredictionsRun(Section):
     columns: dict[Literal["question", "problem_id", "text", "index", "prediction"], str] = Field(
         description="our name -> the file's column; `prediction`, `text` and one of `question`, `problem_id` are needed"
     )
+
+    checker: Checker = Field(default="auto", description="what compares them with gold; auto: by the answer_kind")
 
     @model_validator(mode="after")
     def _columns(self) -> "ImportedPredictionsRun":

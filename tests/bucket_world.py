@@ -29,6 +29,8 @@ RUNS = {
     "rewards": ("r", {"predictions": "p", "problems": "train"}),
     "demos_gold": ("g", {"samples": "gold", "prompts": "train"}),
     "demos_correct": ("c", {"samples": "drawn", "rewards": "r", "max_per_problem": 1}),
+    "consistency": ("y", {"a": "p", "b": "p", "top_up": 40}),
+    "demos_consistent": ("dc", {"samples": "drawn", "other": "gold", "prompts": "train", "agreements": "none"}),
     "demos_union": ("d", {"a": "c", "b": "g", "c": "none", "d": "none"}),
     "pairs_outcome": ("o", {"samples": "drawn", "rewards": "r", "gold": "gold", "k": 5, "max_pairs": 100}),
     "step_labels": ("l", {"samples": "drawn", "prompts": "train", "problems": "train", "rewards": "r",
@@ -77,7 +79,7 @@ def make() -> None:
     model.mkdir(parents=True)
     write_script(model, SCRIPT)
     write_record(model, {"source": "script"})
-    for table in ("pairs", "demos", "samples", "prompts", "problems"):
+    for table in ("pairs", "demos", "samples", "prompts", "problems", "agreements"):
         world.write(table, "none", [])
     write_params()
     for section in ORDER:
