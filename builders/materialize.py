@@ -5,9 +5,6 @@ there before. It names the revision that it is of.
 """
 
 import contextlib
-import fcntl
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +24,7 @@ from stores.parquet import scan_parts
 from stores.paths import run_dir
 from stores.release_files import read_provenance
 from stores.sources import run_sources
-from stores.stage import replace_directory
+from stores.staging import staged
 from stores.store import Store
 
 TABLES = ("pairs", "demos")
@@ -58,10 +55,10 @@ def materialize(
     release = ExportRun.model_validate(
         {config: [run], "format": form, "model": model or NONE, "test_answers": test_answers}
     )
-    with _staged(directory) as staged, _model_files(store, model) as files:
-        written = write_release(store, run, release, staged, f"{table} run '{run}'", files, own_use=True)
+    with staged(directory, _refuse_foreign) as whole, _model_files(store, model) as files:
+        written = write_release(store, run, release, whole, f"{table} run '{run}'", files, own_use=True)
         if store.revision is not None:
-            stamp(staged, store.revision)
+            stamp(whole, store.revision)
     return written
 
 
@@ -80,40 +77,6 @@ def _converse(store: Store, table: str, run: str) -> bool:
     batches = (b for name in behind for b in scan_parts(parts_of(store, "prompts", name), Prompt, columns))
     fits = (pc.and_(pc.equal(b["rendering"], "chat"), pc.equal(b["prefill"], "")) for b in batches)
     return all(pc.all(each).as_py() is not False for each in fits)
-
-
-@contextlib.contextmanager
-def _staged(directory: Path) -> Iterator[Path]:
-    """An empty directory to fill beside `directory`, whose place it takes when the block ends well.
-
-    What a killed one has left is removed. Raises ValueError if another process writes there, and for a directory with
-    files that are not ours.
-    """
-    _refuse_foreign(directory)
-    directory = directory.resolve()
-    staging = directory.with_name(f".{directory.name}.unfinished")
-    staging.mkdir(parents=True, exist_ok=True)
-    with _held(staging, directory):
-        shutil.rmtree(staging / "release", ignore_errors=True)
-        (staging / "release").mkdir()
-        yield staging / "release"
-        replace_directory(staging / "release", directory)
-
-
-@contextlib.contextmanager
-def _held(staging: Path, directory: Path) -> Iterator[None]:
-    """Has the staging directory alone, and removes it; the operating system lets go of it when the holder ends."""
-    file = os.open(staging, os.O_RDONLY)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise ValueError(f"{directory}: another process writes it; wait until it has ended") from None
-    try:
-        yield
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        os.close(file)
 
 
 def _refuse_foreign(directory: Path) -> None:

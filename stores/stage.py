@@ -12,8 +12,6 @@ completes, where buckets are missing) to the bytes that it would have written wi
 
 import contextlib
 import copy
-import fcntl
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +31,7 @@ from stores.pieces import REJECTS, Piece, Pieces, add_cost, cost_of, hashed_colu
 from stores.run_log import RunCost, RunLog, timed
 from stores.spool import RejectSpool
 from stores.stage_parser import stage_parser
+from stores.staging import locked, replace_directory
 
 EXIT_STOPPED_EARLY = 75
 
@@ -94,9 +93,11 @@ class Stage:
         self._staging.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             whole = self._run_staging.with_suffix(".lock")
-            stack.enter_context(_locked(whole, "this run", shared=self.bucket is not None))
+            buckets = "other processes build buckets of this run here"
+            stack.enter_context(locked(whole, "builds this run here", self.bucket is not None, buckets))
             if self.bucket is not None:
-                stack.enter_context(_locked(self._staging.with_suffix(".lock"), f"bucket {self.bucket} of this run"))
+                one = self._staging.with_suffix(".lock")
+                stack.enter_context(locked(one, f"builds bucket {self.bucket} of this run here"))
             else:
                 self._forget_buckets()
             self.discard()
@@ -213,33 +214,6 @@ class Stage:
     def discard(self) -> None:
         """Removes what was staged."""
         shutil.rmtree(self._staging, ignore_errors=True)
-
-
-def replace_directory(staged: Path, final: Path) -> None:
-    """Moves a directory that is whole to its place; what was there goes."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    old = staged.with_name(staged.name + ".old")
-    if final.exists():
-        final.replace(old)
-    staged.replace(final)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, what: str, shared: bool = False) -> Iterator[None]:
-    """Holds a file, which says who holds it alone."""
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            who = f"another process ({holder}) builds {what}" if holder else "other processes build buckets of this run"
-            raise ValueError(f"{who} here; wait until it has ended") from None
-        file.truncate(0)
-        if not shared:
-            print(os.getpid(), file=file, flush=True)
-        yield
 
 
 class Partitioned:

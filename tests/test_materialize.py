@@ -138,7 +138,7 @@ def test_two_at_once_are_refused(project: Project, monkeypatch: pytest.MonkeyPat
 
     def meanwhile(*arguments: Any) -> Any:
         monkeypatch.setattr(release, "_written", inside)
-        with pytest.raises(ValueError, match="another process writes it"):
+        with pytest.raises(ValueError, match=r"another process \(\d+\) writes out; wait until it has ended"):
             of("v2.0")
         return inside(*arguments)
 

@@ -5,9 +5,8 @@ and how many of its sequences the trainer makes the same tokens of as our traini
 """
 
 import json
-import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +19,7 @@ from builders.exporting.peer_rows import PROVENANCE, TABLES, Example, Shape, exa
 from builders.exporting.peer_tokens import Agreement, Texts, words_of
 from schemas.params import Params
 from schemas.sections_training import PreferenceRun, SftRun
+from stores.staging import staged
 from stores.store import Store
 
 PEERS = {
@@ -68,8 +68,7 @@ def export_for(store: Store, wanted: Wanted, directory: Path) -> Exported:
     """
     if wanted.peer not in PEERS:
         raise ValueError(f"no exporter for '{wanted.peer}' (have {', '.join(PEERS)})")
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(f"{directory}: not an empty directory; name one that does not exist yet")
+    _refuse_used(directory)
     peer = import_module(PEERS[wanted.peer])
     table = _table(peer, wanted)
     found = shape(store, table, wanted.run, wanted.test_answers)
@@ -78,11 +77,16 @@ def export_for(store: Store, wanted: Wanted, directory: Path) -> Exported:
     training = _training(store.params, table, wanted.run)
     order = Order(wanted.run, table, conversational, words, training, store.params.seed)
     rows = examples(store, table, wanted.run, wanted.test_answers)
-    with _staging(directory) as staging:
+    with staged(directory, _refuse_used) as staging:
         layout = peer.layout(order)
         written = _write(staging, order, layout, rows, found)
         _describe(staging, peer, store, order, written, [*layout.notes, *_losses(order)])
     return written
+
+
+def _refuse_used(directory: Path) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ValueError(f"{directory}: not an empty directory; name one that does not exist yet")
 
 
 def _table(peer: Any, wanted: Wanted) -> str:
@@ -179,19 +183,6 @@ class _Rows:
     def _flush(self) -> None:
         self.writer.write_table(pa.Table.from_pylist(self.pending, schema=self.schema))
         self.pending = []
-
-
-@contextmanager
-def _staging(directory: Path) -> Iterator[Path]:
-    """A directory beside the one that is wanted, which becomes it if all goes well."""
-    staging = directory.absolute().with_name(f".{directory.absolute().name}.unfinished")
-    shutil.rmtree(staging, ignore_errors=True)  # of a killed export
-    staging.mkdir(parents=True)
-    try:
-        yield staging
-        staging.replace(directory)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _losses(order: Order) -> list[str]:
