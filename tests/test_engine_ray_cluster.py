@@ -25,7 +25,7 @@ from tests.pipeline import EMPTY, sampling_params, wait_for
 from tests.test_engine_ray import requests
 from tests.test_engines import CONFIG, GREEDY, WORDS
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
 
 
 class Reading:

@@ -151,6 +151,7 @@ def test_whoever_ends_it_finds_nothing_left_behind(tmp_path: Path, number: signa
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_shipped_recipe_takes_about_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAIRWRIGHT_LEDGER", str(tmp_path / "ledger"))
     cpu = time.process_time()

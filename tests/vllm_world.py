@@ -22,9 +22,9 @@ QUICK = {"enforce_eager": True, "max_num_seqs": 8, "block_size": 32, "max_num_ba
 
 
 def real(test: Any) -> Any:
-    """A slow test against the real vLLM, whose imports warn of what it uses of torch."""
+    """A slow test against the real vLLM, which uses all cores, and whose imports warn of what it uses of torch."""
     missing = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (.ci/run installs it)")
-    return pytest.mark.slow(missing(pytest.mark.filterwarnings("ignore")(test)))
+    return pytest.mark.slow(pytest.mark.alone(missing(pytest.mark.filterwarnings("ignore")(test))))
 
 
 def write_model(directory: Path) -> Path:
