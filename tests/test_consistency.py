@@ -174,6 +174,14 @@ def test_what_has_no_ending_or_no_text_is_no_demo(workspace: Path, text: str, fi
     assert run_demos(agreements="none") == ([], {ids(ASKED, 0)[0]: reason})
 
 
+def test_a_sample_that_both_runs_have_is_one_demo(workspace: Path) -> None:
+    """Models with the same weights write the same samples."""
+    run_consistency({(0, 0): "1", (1, 0): None}, {}, b="weak")
+    demos, rejected = run_demos(other="weak")
+    assert demos == [(ASKED[0].prompt_id, world.sample(ASKED[0], 0, "").sample_id)]
+    assert list(rejected.values()) == ["disagreeing"]
+
+
 def test_agreements_of_other_samples_are_an_error(workspace: Path) -> None:
     run_consistency(WEAK, ICL)
     write_run("weak", {(0, 1): "1"})

@@ -8,7 +8,7 @@ with members as (
 ),
 
 compared as (
-    select problem_id, kept, unnest([a_sample_id, b_sample_id]) as sample_id from agreements
+    select distinct problem_id, kept, unnest([a_sample_id, b_sample_id]) as sample_id from agreements
 ),
 
 problems as (
