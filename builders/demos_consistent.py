@@ -21,7 +21,8 @@ from stores.stage import Stage, partitioned, run_stage
 def run(stage: Stage) -> None:
     """Writes one run of demos of what is consistent.
 
-    Raises ValueError if the agreements are of other samples, or a limit is set and a length is not known.
+    Raises ValueError if the agreements are of other samples, two samples have one id, or a limit is set and a length
+    is not known.
     """
     config: ConsistentDemosRun = stage.config
     with Duck() as duck:
@@ -29,10 +30,26 @@ def run(stage: Stage) -> None:
         duck.view("other", "samples", [stage.dir("samples", config.other)], stage.scope)
         duck.view("prompts", "prompts", [stage.dir("prompts", config.prompts)], stage.scope)
         duck.view("agreements", "agreements", [stage.dir("agreements", config.agreements)], stage.scope)
+        _check_ids(stage, duck)
         _check_agreements(stage, duck)
         _check_lengths(stage, duck)
         given = {"filtered": config.agreements != NONE, "max_tokens": config.max_tokens}
         write_demos(stage, duck, sql_file(__file__, "demos_consistent"), given)
+
+
+def _check_ids(stage: Stage, duck: Duck) -> None:
+    """Imported rows that name no model have the ids of any others that do not."""
+    same = """
+        select sample_id from samples inner join other using (sample_id)
+        where samples.text_hash <> other.text_hash
+        limit 1
+    """
+    if len(found := duck.table(same)):
+        config: ConsistentDemosRun = stage.config
+        raise ValueError(
+            f"demos_consistent.{stage.name}.other: runs '{config.samples}' and '{config.other}' both have a sample"
+            f" {found['sample_id'][0]}, with other texts; map `model` in their samples_import runs"
+        )
 
 
 def _check_agreements(stage: Stage, duck: Duck) -> None:

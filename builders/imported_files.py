@@ -52,7 +52,7 @@ def imported_batches(path: Path, columns: Mapping[str, str]) -> Iterator[pa.Reco
 
 
 def problem_keys(stage: Stage) -> pa.Table:
-    """`problem_key` (the question without whitespace around it, or the id) and `problem_id` of a stage's problems run."""
+    """`problem_key` (the question without whitespace around it, or the id) and `problem_id` of a run of problems."""
     problems = stage.read("problems", stage.config.problems, ["problem_id", "question"])
     if "problem_id" in stage.config.columns:
         keys = problems["problem_id"]

@@ -189,6 +189,15 @@ def test_agreements_of_other_samples_are_an_error(workspace: Path) -> None:
         run_demos()
 
 
+def test_two_samples_with_one_id_are_an_error(workspace: Path) -> None:
+    run_consistency(WEAK, ICL)
+    world.write("samples", "icl", [world.sample(ASKED[0], 0, "another text")])
+    with pytest.raises(
+        ValueError, match=r"ft\.other: runs 'weak' and 'icl' both have a sample .*; map `model` in their"
+    ):
+        run_demos(other="icl")
+
+
 def test_a_limit_needs_lengths_and_drops_what_is_longer(workspace: Path) -> None:
     run_consistency(WEAK, ICL)
     with pytest.raises(ValueError, match=r"ft\.max_tokens: the tokens of sample .* are not known; name a `model`"):
