@@ -37,6 +37,7 @@ TRACED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("sample_id", "text_hash"), ("model", "model_fingerprint", "index", "seed", "temperature", "top_p"),
     ),
     "predictions": (("sample_id", "extracted", "normalised"), ("extractor", "extractor_version")),
+    "agreements": (("problem_id", "a_answer", "b_answer", "agrees", "kept"), ()),
     "rewards": (("sample_id", "verdict", "reward"), ("checker", "checker_version")),
     "step_labels": (
         ("sample_id", "labeler", "repeat", "verdict", "first_error", "labels", "steps", "correction"),
@@ -53,6 +54,7 @@ COMPARED: dict[str, Compared] = {
     "prompts": Compared(("prompt_id",), _OF_PROMPT, "prompt_id", unread=("problem_id", "messages")),
     "samples": Compared(("sample_id",), _OF_SAMPLE, "prompt_id", "sample_id", unread=("problem_id", "text")),
     "predictions": Compared(("sample_id",), _OF_SAMPLE, sample="sample_id"),
+    "agreements": Compared(("problem_id",), "problem_id", sample="a_sample_id", rejected="b_sample_id"),
     "rewards": Compared(("sample_id",), _OF_SAMPLE, sample="sample_id"),
     "step_labels": Compared(
         ("sample_id", "labeler", "repeat"), _OF_SAMPLE, sample="sample_id", place="format('{} {}', labeler, \"repeat\")"

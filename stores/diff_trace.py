@@ -45,6 +45,7 @@ LIMITS = {
     "duplicate": ("deduplicate", "all_solutions"),
     "low_accuracy": ("min_accuracy",),
     "held_out": ("problems",),
+    "disagreeing": ("agreements",),
 }
 """Reason of a reject -> the settings that decide it."""
 

@@ -192,9 +192,7 @@ def test_agreements_of_other_samples_are_an_error(workspace: Path) -> None:
 def test_two_samples_with_one_id_are_an_error(workspace: Path) -> None:
     run_consistency(WEAK, ICL)
     world.write("samples", "icl", [world.sample(ASKED[0], 0, "another text")])
-    with pytest.raises(
-        ValueError, match=r"ft\.other: runs 'weak' and 'icl' both have a sample .*; map `model` in their"
-    ):
+    with pytest.raises(ValueError, match=r"ft\.other: runs .* both have a sample .*; map `model` in their"):
         run_demos(other="icl")
 
 

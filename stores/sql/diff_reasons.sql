@@ -152,6 +152,22 @@ label_facts as (
   full join (select * from label_sides where side = 'b') as b on a.sample_id = b.sample_id
 ),
 
+-- whether two runs agree on a problem
+agreement_facts as (
+  select
+    problem_id,
+    case
+      when a.problem_id is null then 'newly compared'
+      when b.problem_id is null then 'no longer compared'
+      when a.agrees and not b.agrees then 'agreed -> disagrees'
+      when b.agrees and not a.agrees then 'disagreed -> agrees'
+      when a.kept <> b.kept then 'top-up'
+      else 'other answers'
+    end as detail
+  from (select * from agreements_only where side = 'a') as a
+  full join (select * from agreements_only where side = 'b') as b using (problem_id)
+),
+
 -- what happened to other samples of the same prompt (of pairs) or problem (of the rest)
 happened as (
   select own_id, 1 as place, sample_id, reason, detail from sample_facts
@@ -208,6 +224,9 @@ facts as (
   select n, 40 + slot, reason, detail from refs join verdict_facts using (sample_id)
   union all
   select n, case when $table = 'prompts' then 75 else 55 end, reason, detail from changes join prompt_facts using (prompt_id)
+  union all
+  select n, 58, 'agreement', detail from changes join agreement_facts using (problem_id)
+  where $table in ('demos', 'rejects')
   union all
   select n, 60, case when s.detail is null then 'rejected' else 'params' end, coalesce(s.detail, d.reason)
   from drops as d
