@@ -59,7 +59,8 @@ class Lora(Section):
 class Validation(Section):
     """Greedy accuracy during training; the best checkpoint is kept. Never on a test split.
 
-    With `labels` no gold is read: a completion is right where it states the same answer as the label.
+    With `labels` no gold is read: a completion is right where its normalised answer is the label's, found and
+    normalised by the checker that made the labels.
     """
 
     prompts: PromptsOrNone
@@ -69,6 +70,27 @@ class Validation(Section):
     sampling: SamplingName
     every: Positive = Field(default=100, description="steps between validations; the last step is validated too")
     checker: Checker = "auto"
+
+    @model_validator(mode="after")
+    def _answers(self) -> "Validation":
+        if self.prompts == NONE:
+            return self
+        gold, questions, labels = (name != NONE for name in (self.problems, self.questions, self.labels))
+        if questions != labels:
+            raise ValueError("questions: they and `labels` go together; name both, or write `none` for both")
+        if gold == labels:
+            raise ValueError(
+                f"problems: name the problems run of prompts run '{self.prompts}' either here, for its gold answers, or"
+                " in `questions`, with `labels` in their place; and `none` for the other"
+            )
+        if labels and self.checker != "auto":
+            raise ValueError("checker: the one that made the labels decides; remove it")
+        return self
+
+    @property
+    def asked(self) -> str:
+        """The problems run that completions are compared on."""
+        return self.problems if self.labels == NONE else self.questions
 
 
 class TrainingRun(Section):
@@ -159,6 +181,13 @@ def mistakes(params: "Params") -> Iterator[str]:
     """What is wrong with training runs beside each other."""
     yield from _references(params)
     yield from _selections(params)
+    for section, runs in (("sft", params.sft), ("preference", params.preference)):
+        for name, run in runs.items():
+            if (labels := run.validation.labels) in params.predictions_import:
+                yield (
+                    f"{section}.{name}.validation.labels: the answers of '{labels}' were found elsewhere, by no checker"
+                    " of these; name a run of `predictions` over its samples"
+                )
 
 
 def _references(params: "Params") -> Iterator[str]:

@@ -27,7 +27,9 @@ class TrainingStep(Row):
     rejected_logprob: float | None = Field(description="the same for the rejected spans")
     margin: float | None = Field(description="mean β-scaled reward margin, chosen minus rejected; orpo: log odds ratio")
     accuracy: float | None = Field(description="share of pairs whose margin is positive")
-    validation_accuracy: float | None = Field(description="greedy accuracy on the validation problems")
+    validation_accuracy: float | None = Field(
+        description="greedy accuracy on the validation problems; with labels: agreement"
+    )
     lr: float | None = Field(description="learning rate of the step")
     grad_norm: float | None = Field(description="gradient norm before clipping")
     n_sequences: Int32 = Field(description="completions in the step's batch")

@@ -200,8 +200,8 @@ def _share(params: Params, pairs: str, problems: str) -> float:
 def _validated(params: Params, name: str, run: SftRun | PreferenceRun) -> Drawn:
     if run.validation.prompts == NONE:
         return Drawn(name, "none", 0)
-    count = -(-steps(params, run) // run.validation.every) * n_problems(params, run.validation.problems)
-    return Drawn(name, params.problems[run.validation.problems].source, count)
+    count = -(-steps(params, run) // run.validation.every) * n_problems(params, run.validation.asked)
+    return Drawn(name, params.problems[run.validation.asked].source, count)
 
 
 def size(params: Params, model: str) -> float:

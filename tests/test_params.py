@@ -14,6 +14,13 @@ from tests.small_store import PARAMS
 REPOSITORY = Path(__file__).resolve().parent.parent
 OPTIMIZER = {"lr": 0.1, "batch_size": 2, "steps": 3}
 VALIDATION = {"prompts": "train", "problems": "train", "questions": "none", "labels": "none", "sampling": "explore"}
+BY_LABELS = VALIDATION | {"problems": "none", "questions": "train", "labels": "irpo_0"}
+IMPORTED = {
+    "samples": "irpo_0",
+    "problems": "train",
+    "path": "old.jsonl",
+    "columns": {"text": "text", "prediction": "answer", "question": "question"},
+}
 TRAINING = {"model": "base", "steps_from": "none", "optimizer": OPTIMIZER, "validation": VALIDATION}
 SFT = TRAINING | {"demos": "gold", "watch": "none"}
 DPO = TRAINING | {"pairs": "irpo_0", "reference": "irpo_0", "loss": "dpo"}
@@ -113,6 +120,29 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "another precision than the reference's": (
         {"preference.dpo": DPO | {"precision": "bf16"}},
         "preference.dpo.precision: 'bf16', but reference.irpo_0.precision is 'fp32'; set both to the same",
+    ),
+    "validation without answers": (
+        {"sft.m0.validation.problems": "none"},
+        "sft.m0.validation: problems: name the problems run of prompts run 'train' either here, for its gold answers,"
+        " or in `questions`, with `labels` in their place; and `none` for the other",
+    ),
+    "validation by gold and by labels": (
+        {"sft.m0.validation": VALIDATION | {"questions": "train", "labels": "irpo_0"}},
+        "sft.m0.validation: problems: name the problems run of prompts run 'train' either here, for its gold answers,"
+        " or in `questions`, with `labels` in their place; and `none` for the other",
+    ),
+    "validation by labels of no questions": (
+        {"sft.m0.validation": VALIDATION | {"problems": "none", "labels": "irpo_0"}},
+        "sft.m0.validation: questions: they and `labels` go together; name both, or write `none` for both",
+    ),
+    "validation by labels and a checker": (
+        {"sft.m0.validation": BY_LABELS | {"checker": "number"}},
+        "sft.m0.validation: checker: the one that made the labels decides; remove it",
+    ),
+    "labels that no checker found": (
+        {"predictions_import.old": IMPORTED, "sft.m0.validation": BY_LABELS | {"labels": "old"}},
+        "sft.m0.validation.labels: the answers of 'old' were found elsewhere, by no checker of these; name a run of"
+        " `predictions` over its samples",
     ),
     "steps of a run without validation": (
         {"sft.plain": SFT | {"validation": VALIDATION | {"prompts": "none"}}, "sft.again": AGAIN},

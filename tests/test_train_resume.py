@@ -21,18 +21,12 @@ from tests import training_world as world
 from tests.conftest import REPOSITORY
 from train.session import _SOURCES, Session
 
-BY_GENERATION = {
-    "prompts": "held_out",
-    "problems": "held_out",
-    "questions": "none",
-    "labels": "none",
-    "sampling": "greedy",
-    "every": 3,
-}
+BY_GENERATION = world.BY_GENERATION | {"every": 3}
+BY_LABELS = world.BY_LABELS | {"every": 3}
 RUNS = {
     "sft.warm": {"watch": "sums", "log_every": 2, "gradient_checkpointing": True},
     "preference.dpo": {},
-    "preference.dpo+orpo": {"loss": "orpo", "reference": "none", "lambda_orpo": 0.5},
+    "preference.dpo+orpo": {"loss": "orpo", "reference": "none", "lambda_orpo": 0.5, "validation": BY_LABELS},
     "preference.dpo+ipo": {"loss": "ipo"},
     "preference.dpo+kto": {"loss": "kto", "undesirable_weight": 1.5, "lora": {"rank": 4, "dropout": 0.3}},
     "preference.dpo+lora": {"lora": {"rank": 4, "dropout": 0.3}, "log_every": 3},
@@ -76,6 +70,7 @@ def build(root: Path, name: str, **more) -> tuple[str, str]:
     settings = {"validation": BY_GENERATION, "checkpoint_every": 2, "optimizer.schedule": "cosine"} | RUNS[name] | more
     changes = {f"{place}.{key}": value for key, value in settings.items()}
     world.build(root, changes=changes | {"reference.sums.mismatched": True})
+    world.write(root, "held_out", sorted(map(world.label, range(3), "357"), key=lambda label: label.sample_id))
     execute("reference", "sums", train.reference.run, root)
     section, key = place.split(".")
     return section, key

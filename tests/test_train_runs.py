@@ -227,7 +227,6 @@ def nothing(root: Path) -> None:
         (reference_is_not_finite, {}, r"step 0: the loss is not finite, at pair \(.* and 1 more; lower preference.dpo"),
         (spoil_weights, {}, r"'llama': log-probs computed from its hidden states differ .*non-finite weights"),
         (nothing, {"validation": BY_GENERATION | {"problems": "test"}}, r"'test' holds test problems, .*cut a valid"),
-        (nothing, {"validation": BY_GENERATION | {"problems": "none"}}, r"dpo.validation.problems: name the problems"),
         (nothing, {"validation": BY_GENERATION | {"sampling": "explore"}}, r"'explore' is not greedy; use an entry"),
     ],
 )

@@ -17,7 +17,7 @@ from builders.engines import Request
 from builders.model_files import load_model, load_tokenizer, write_record
 from builders.models import initialise
 from builders.rendering import completion_ids, render
-from schemas import TABLES, Answer, Chat, Demo, Pair, Problem, Prompt, Row, Sample
+from schemas import TABLES, Answer, Chat, Demo, Pair, Prediction, Problem, Prompt, Row, Sample
 from schemas.ids import problem_id, prompt_id, sample_id, text_hash
 from schemas.params import load_params
 from stores.parquet import read_table, rows_to_table, write_table
@@ -44,6 +44,7 @@ BY_GENERATION = {
     "sampling": "greedy",
     "every": 2,
 }
+BY_LABELS = BY_GENERATION | {"problems": "none", "questions": "held_out", "labels": "held_out"}
 VALIDATION = {
     "prompts": "none",
     "problems": "none",
@@ -76,7 +77,9 @@ PARAMS: dict[str, Any] = {
         for name in ("train", "held_out", "test")
     },
     "samples": {"drawn": {"prompts": "train", "model": "tiny", "engine": "hf", "sampling": "explore", "n": 2}},
-    "predictions": {"drawn": {"samples": "drawn", "prompts": "train", "problems": "train"}},
+    "predictions": {
+        name: {"samples": "drawn", "prompts": "train", "problems": "train"} for name in ("drawn", "held_out")
+    },
     "rewards": {"drawn": {"predictions": "drawn", "problems": "train"}},
     "demos_correct": {"good": {"samples": "drawn", "rewards": "drawn"}},
     "pairs_outcome": {"sums": {"samples": "drawn", "rewards": "drawn", "gold": "none", "k": 1}},
@@ -192,6 +195,14 @@ def write_problems(root: Path, run: str, split: str, count: int) -> None:
     write(root, run, problems)
     write(root, run, [Answer(problem_id=p.problem_id, answer=str(2 * i + 3)) for i, p in enumerate(asked)])
     write(root, run, asked)
+
+
+def label(i: int, answer: str | None, index: int = 0, extractor: str = "number:marker") -> Prediction:
+    """What a sample of sum `i` is said to state."""
+    return Prediction(
+        sample_id=drawn(i)[index].sample_id, extracted=answer, normalised=answer, extractor=extractor,
+        extractor_version="1",
+    )  # fmt: skip
 
 
 def requests(count: int) -> list[Request]:
