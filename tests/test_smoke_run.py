@@ -15,7 +15,7 @@ import yaml
 from builders.commands import smoke as command
 from builders.smoke_run import Ran, order, smoke
 from schemas.params import load_params, run_inputs, table_runs
-from stores.parquet import count_rows
+from stores.parquet import count_rows, read_table
 from stores.paths import ledger_dir, run_dir
 from tests import stage_world as world
 from tests.conftest import REPOSITORY
@@ -162,3 +162,35 @@ def test_the_shipped_recipe_takes_about_a_minute(tmp_path: Path, monkeypatch: py
     params = yaml.safe_load((made / "params.yaml").read_text())
     pairs = [count_rows(run_dir("pairs", run, made), world.TABLES["pairs"]) for run in params["pairs_outcome"]]
     assert min(pairs) > 0, "every run made pairs"
+
+
+@pytest.mark.slow
+def test_every_loss_and_validation_by_labels_run_small(checkout: Path, tmp_path: Path) -> None:
+    """Labels of a weak model choose the checkpoints; no run names answers but those that make pairs."""
+    hub = {"hub": "an/organisation", "revision": "0" * 40, "path": "data/none", "vocabulary": "none"}
+    validation = {"prompts": "train", "problems": "none", "questions": "train", "labels": "weak", "sampling": "greedy"}
+    optimizer = {"lr": 1e-4, "batch_size": 8, "steps": 100}
+    common = {"model": "base", "pairs": "drawn", "reference": "drawn", "steps_from": "none", "optimizer": optimizer}
+    drawn = world.SAMPLES | {"engine": "vllm", "n": 30}
+    losses: dict[str, dict[str, Any]] = {"orpo": {"reference": "none"}, "ipo": {}, "kto": {"undesirable_weight": 1.5}}
+    world.write_params(
+        **SCRIPTED
+        | {
+            "sampling": {
+                name: {"temperature": t, "max_new_tokens": 99} for name, t in (("explore", 1.0), ("greedy", 0.0))
+            },
+            "models": {"base": hub, "small": hub},
+            "samples": {"drawn": drawn, "weak": drawn | {"model": "small", "sampling": "greedy", "n": 1}},
+            "predictions": {n: SCRIPTED["predictions"]["drawn"] | {"samples": n} for n in ("drawn", "weak")},
+            "pairs_outcome": {"drawn": {"samples": "drawn", "rewards": "drawn", "gold": "none", "k": 4}},
+            "reference": {"drawn": {"pairs": "drawn", "model": "base", "mismatched": True}},
+            "preference": {n: common | {"loss": n, "validation": validation} | more for n, more in losses.items()},
+        }
+    )
+    ran = [stage for stage, _ in smoke(checkout / "params.yaml", checkout, tmp_path / "scratch")]
+    assert {f"preference.{name}" for name in losses} <= set(ran)
+    for name in losses:
+        rows = read_table(
+            run_dir("training", name, tmp_path / "scratch/workspace"), world.TABLES["training"]
+        ).to_pylist()
+        assert [row["step"] for row in rows if row["validation_accuracy"] is not None] == [2, 4]
