@@ -1,5 +1,6 @@
 """The weak-to-strong recipes hold the numbers of the paper (arXiv 2407.13647) and its code, and no gold guides them."""
 
+import re
 from typing import NamedTuple
 
 import pytest
@@ -94,6 +95,18 @@ def test_the_weak_models_problems_and_the_questions_are_apart(params):
         assert files == ["data/w2s/gsm8k_train_1.jsonl", "data/w2s/gsm8k_train_2.jsonl"]
     assert {run.split for name, run in params.problems.items() if name != "test"} == {"train"}
     assert params.problems["test"].split == "test"
+
+
+def test_halves_of_gsm8k_take_the_place_of_the_authors_files():
+    """As the comment of the recipe says."""
+    text = RECIPES[WHOLE].read_text(encoding="utf-8")
+    limit, skip = (int(re.findall(rf"`{key}: (\d+)`", text)[0]) for key in ("limit", "skip"))
+    raw = yaml.safe_load(text)
+    whole = raw["problems"]["test"] | {"split": "train", "shuffle": True}
+    raw["problems"] |= {"weak_train": whole | {"limit": limit}, "questions": whole | {"skip": skip}}
+    params = parse_params(yaml.safe_dump(raw))
+    assert_held_out(params, ("demos", "weak_train"), "questions")
+    assert recipe_costs.n_problems(params, "weak_train") + recipe_costs.n_problems(params, "questions") == 7_473
 
 
 def test_olympicarena_is_read_as_the_authors_do():
