@@ -38,6 +38,7 @@ TRACED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "predictions": (("sample_id", "extracted", "normalised"), ("extractor", "extractor_version")),
     "agreements": (("problem_id", "a_answer", "b_answer", "agrees", "kept"), ()),
+    "votes": (("prompt_id", "answer", "count", "n"), ()),
     "rewards": (("sample_id", "verdict", "reward"), ("checker", "checker_version")),
     "step_labels": (
         ("sample_id", "labeler", "repeat", "verdict", "first_error", "labels", "steps", "correction"),
@@ -55,6 +56,7 @@ COMPARED: dict[str, Compared] = {
     "samples": Compared(("sample_id",), _OF_SAMPLE, "prompt_id", "sample_id", unread=("problem_id", "text")),
     "predictions": Compared(("sample_id",), _OF_SAMPLE, sample="sample_id"),
     "agreements": Compared(("problem_id",), "problem_id", sample="a_sample_id", rejected="b_sample_id"),
+    "votes": Compared(("prompt_id",), "problem_id", "prompt_id"),
     "rewards": Compared(("sample_id",), _OF_SAMPLE, sample="sample_id"),
     "step_labels": Compared(
         ("sample_id", "labeler", "repeat"), _OF_SAMPLE, sample="sample_id", place="format('{} {}', labeler, \"repeat\")"

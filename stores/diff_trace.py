@@ -46,6 +46,7 @@ LIMITS = {
     "low_accuracy": ("min_accuracy",),
     "held_out": ("problems",),
     "disagreeing": ("agreements",),
+    "low_confidence": ("threshold", "reject_threshold"),
 }
 """Reason of a reject -> the settings that decide it."""
 
@@ -229,7 +230,9 @@ class Tracer:
     def _said(self, table: str, run: str, own: Sequence[Node]) -> dict[str, Any]:
         """What `sql/diff_reasons.sql` is given."""
         changed = self._changed(own)
-        limit = [c for c in changed if (c.section, c.key) == ("pairs_outcome", "k") and len(own) == 1]
+        limit = [
+            c for c in changed if c.section in ("pairs_outcome", "pairs_contrast") and c.key == "k" and len(own) == 1
+        ]
         return {source: self._role(table, run, source) for source in ("problems", "prompts")} | {
             "table": table,
             "own": told(changed, own[0]),

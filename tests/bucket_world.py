@@ -27,12 +27,16 @@ RUNS = {
     "samples_gold": ("gold", {"problems": "train", "ending": "\nA: {answer}", "model": "none"}),
     "predictions": ("p", {"samples": "drawn", "prompts": "train", "problems": "train"}),
     "rewards": ("r", {"predictions": "p", "problems": "train"}),
+    "votes": ("v", {"samples": "drawn", "predictions": "p"}),
+    "rewards_votes": ("rv", {"predictions": "p", "votes": "v", "threshold": 0.4}),
     "demos_gold": ("g", {"samples": "gold", "prompts": "train"}),
     "demos_correct": ("c", {"samples": "drawn", "rewards": "r", "max_per_problem": 1}),
     "consistency": ("y", {"a": "p", "b": "p", "top_up": 40}),
     "demos_consistent": ("dc", {"samples": "drawn", "other": "gold", "prompts": "train", "agreements": "none"}),
     "demos_union": ("d", {"a": "c", "b": "g", "c": "none", "d": "none"}),
     "pairs_outcome": ("o", {"samples": "drawn", "rewards": "r", "gold": "gold", "k": 5, "max_pairs": 100}),
+    "pairs_contrast": ("w", {"samples": "drawn", "predictions": "p", "votes": "v", "weak": "none",
+                             "weak_predictions": "none", "threshold": 0.4, "reject_threshold": 0.5, "k": 2}),
     "step_labels": ("l", {"samples": "drawn", "prompts": "train", "problems": "train", "rewards": "r",
                           "labeler": "rule", "model": "none", "path": "data/none", "neutral_is_error": False,
                           "select": "wrong", "limit": 90}),
@@ -79,7 +83,7 @@ def make() -> None:
     model.mkdir(parents=True)
     write_script(model, SCRIPT)
     write_record(model, {"source": "script"})
-    for table in ("pairs", "demos", "samples", "prompts", "problems", "agreements"):
+    for table in ("pairs", "demos", "samples", "prompts", "problems", "agreements", "predictions"):
         world.write(table, "none", [])
     write_params()
     for section in ORDER:

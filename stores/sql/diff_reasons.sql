@@ -168,6 +168,16 @@ agreement_facts as (
   full join (select * from agreements_only where side = 'b') as b using (problem_id)
 ),
 
+-- what most samples of a prompt state
+vote_sides as (
+  select side, prompt_id, format('{} ({} of {})', coalesce(answer, 'none'), "count", n) as said from votes_only
+),
+vote_facts as (
+  select prompt_id, 'vote' as reason, coalesce(a.said, 'none') || ' -> ' || coalesce(b.said, 'none') as detail
+  from (select * from vote_sides where side = 'a') as a
+  full join (select * from vote_sides where side = 'b') as b using (prompt_id)
+),
+
 -- what happened to other samples of the same prompt (of pairs) or problem (of the rest)
 happened as (
   select own_id, 1 as place, sample_id, reason, detail from sample_facts
@@ -227,6 +237,8 @@ facts as (
   union all
   select n, 58, 'agreement', detail from changes join agreement_facts using (problem_id)
   where $table in ('demos', 'rejects')
+  union all
+  select n, 57, reason, detail from changes join vote_facts using (prompt_id) where $table in ('pairs', 'rejects')
   union all
   select n, 60, case when s.detail is null then 'rejected' else 'params' end, coalesce(s.detail, d.reason)
   from drops as d
