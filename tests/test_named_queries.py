@@ -79,7 +79,7 @@ def write_pairs(texts: list[tuple[str, str]]) -> None:
 
 
 def test_every_shipped_query_says_what_a_row_is_and_has_a_test() -> None:
-    here = Path(__file__).read_text(encoding="utf-8")
+    here = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*_queries.py"))
     for name, query in named_queries(Path("nowhere")).items():
         assert query.description.startswith("One row per "), name
         assert f'ask("{name}"' in here, f"{name} has no test"

@@ -1,13 +1,16 @@
 -- One row per (rewards run, model, temperature): the share of samples that are correct. An undecided verdict (the checker
 -- timed out) is not correct, as in the report. The 95 % interval is accuracy ± 1.96 standard errors with samples of one
 -- prompt counted as one cluster, since they depend on each other.
+-- Rewards by the majority (rewards_votes) are no gold: they are counted only where $run names them.
 -- $run = null: only this run of rewards
 with judged as (
   select w.run, s.model, s.temperature, left(w.sample_id, length(w.sample_id) - 14) as asked, w.verdict
   from rewards w
   join run_sources e on e."table" = 'rewards' and e.run = w.run and e.input_table = 'samples'
   join samples s on s.run = e.input_run and s.sample_id = w.sample_id
-  where $run is null or w.run = $run
+  where w.run = $run or $run is null and w.run not in (
+    select run from runs where "table" = 'rewards' and section = 'rewards_votes'
+  )
 ),
 prompts_of as (
   select

@@ -1,5 +1,5 @@
 -- One row per (step_labels run, sample, labeler) that contradicts the checker: the final answer is correct, but a step is
--- said to be wrong, or the answer is wrong and no step is. Those with more labels against the checker come first.
+-- said to be wrong, or the answer is wrong and no step is. (Rewards by votes are no checker's.) Those with more labels against the checker come first.
 -- $run = null: only this run of step_labels
 -- $kind = null: only labelers of this kind: 'judge', 'human' or 'rule'
 -- $limit = 1000: most rows
@@ -22,7 +22,7 @@ verdicts as (
   select e.run, w.sample_id, min(w.run) as rewards_run, arg_min(w.verdict, w.run) as verdict
   from sources e
   join rewards w on e.input_table = 'rewards' and w.run = e.input_run
-  where w.verdict in ('correct', 'wrong')
+  where w.verdict in ('correct', 'wrong') and w.checker <> 'votes'
   group by all
 ),
 stated as (

@@ -1,6 +1,7 @@
 -- One row per (rewards run, setting, band of pass rates): how many prompts have a share of correct samples in that band.
 -- `setting` is the part of sample ids that says how they were drawn (an evaluation has two: greedy and sampled). Undecided
 -- samples are left out of a prompt's rate; prompts that have no others are counted in a band of their own.
+-- Rewards by the majority (rewards_votes) are no gold: they are counted only where $run names them.
 -- $run = null: only this run of rewards
 -- $by = 'prompt': 'prompt', or 'problem' to put the prompts of a problem together
 with bands as (
@@ -20,7 +21,9 @@ rates as (
     count(*) filter (where verdict <> 'undecided') as n_decided,
     count(*) filter (where verdict = 'correct') as n_correct
   from rewards
-  where $run is null or run = $run
+  where run = $run or $run is null and run not in (
+    select run from runs where "table" = 'rewards' and section = 'rewards_votes'
+  )
   group by all
 ),
 placed as (
