@@ -60,7 +60,7 @@ def run(stage: Stage) -> None:
     with tempfile.TemporaryDirectory(prefix="pairwright-") as scratch, Duck() as duck:
         copy = Path(scratch) / "imported.parquet"
         with pq.ParquetWriter(copy, SCHEMA, compression="zstd") as writer:
-            for batch in imported_batches(path, config.columns):
+            for batch in imported_batches(path, stage.config.columns):
                 writer.write_batch(batch)
         duck.execute(f"create view imported as select * from read_parquet({literal(str(copy))})")
         duck.register("problem_keys", problem_keys(stage))

@@ -117,7 +117,8 @@ def test_a_top_up_adds_answered_problems_up_to_its_number(
 
 
 def test_another_seed_adds_other_problems(workspace: Path) -> None:
-    weak, icl = ({(p, 0): a for p in range(8)} for a in "12")
+    weak: Answers = {(p, 0): "1" for p in range(8)}
+    icl: Answers = {(p, 0): "2" for p in range(8)}
     kept = {
         seed: tuple(r["problem_id"] for r in run_consistency(weak, icl, top_up=3, seed=seed) if r["kept"])
         for seed in range(4)

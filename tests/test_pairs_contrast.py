@@ -293,7 +293,7 @@ def test_any_input_gives_what_the_published_rule_gives(workspace, strong, said, 
         assert prompt.problem_id not in made.reasons
         by_id = {one.sample.sample_id: one for one in [*group, *([other] if other else [])]}
         majority = Counter(one.answer for one in group).most_common(1)[0][0]
-        chosen, rejected = ([by_id[pair[side]] for pair in pairs] for side in (2, 3))
+        chosen, rejected = [by_id[pair[2]] for pair in pairs], [by_id[pair[3]] for pair in pairs]
         assert {one.answer for one in chosen} == {majority}
         assert majority not in {one.answer for one in rejected}
         if expected == "weak rejected":

@@ -31,7 +31,8 @@ def run_import(columns: dict[str, str] = COLUMNS, again: bool = False) -> list[t
         samples_import={"made": imported}, predictions_import={"made": given},
         rewards={"made": {"predictions": "made", "problems": "train"}},
     )  # fmt: skip
-    world.write("problems", "train", sorted([CATS, SUM], key=lambda p: p.problem_id))
+    ordered = sorted([CATS, SUM], key=lambda p: p.problem_id)
+    world.write("problems", "train", ordered)
     if not again:
         execute("samples_import", "made", samples_import.run)
     execute("predictions_import", "made", predictions_import.run)
@@ -54,8 +55,8 @@ def test_every_sample_has_the_answer_of_its_row(workspace: Path) -> None:
 def test_gold_is_compared_by_the_problems_checker(workspace: Path) -> None:
     write_file((CATS.question, "8 legs", "8.0"), (SUM.question, "It is 7", "9"))
     run_import()
-    gold = [world.answer(CATS, "8"), world.answer(SUM, "7")]
-    world.write("answers", "train", sorted(gold, key=lambda row: row.problem_id))
+    gold = sorted([world.answer(CATS, "8"), world.answer(SUM, "7")], key=lambda row: row.problem_id)
+    world.write("answers", "train", gold)
     execute("rewards", "made", rewards.run)
     verdicts = {row["sample_id"][:16]: row["verdict"] for row in world.read("rewards", "made")}
     assert verdicts == {CATS.problem_id: "correct", SUM.problem_id: "wrong"}

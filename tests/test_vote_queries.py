@@ -18,10 +18,10 @@ from tests.voting_world import Answered, drawn, weak
 ASKED = [world.prompt(world.problem(f"{i} + 1?")) for i in range(4)]
 RIGHT = ["1", "2", "3", "4"]
 ANSWERS: list[list[str | None]] = [
-    ["1"] * 10,  # all right
-    ["2"] * 8 + ["9"] * 2,  # confident and right
-    ["9"] * 6 + ["3"] * 4,  # wrong
-    [None] * 7 + ["4"] * 3,  # most state none
+    [*["1"] * 10],  # all right
+    [*["2"] * 8, *["9"] * 2],  # confident and right
+    [*["9"] * 6, *["3"] * 4],  # wrong
+    [*[None] * 7, *["4"] * 3],  # most state none
 ]
 WEAK: list[str | None] = ["1", "7", "9", "4"]
 
