@@ -13,7 +13,7 @@ from tests.first_error_rows import LabelledRow, rows
 from tests.hosted_world import connect
 from tests.replaying_judge import ReplayingJudge, is_malformed, seen, shown, write_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # a request that is late is asked again, and all are counted
 
 
 def test_a_judge_that_replays_the_humans_gives_their_labels(
