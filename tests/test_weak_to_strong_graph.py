@@ -76,7 +76,14 @@ def gold_behind(params: dict[str, Any], name: str) -> list[str]:
     found = list(behind(graph, model(name), given))
     assert len(found) > 10, "the walk goes somewhere"
     rewarded = [path for path in found if graph.get(path, ("",))[0] in ("rewards", "evaluate")]
-    return sorted([*(path for path in found if _GOLD.match(path)), *rewarded])
+    return sorted({*(path for path in found if _GOLD.match(path)), *rewarded, *known_to(params, graph, given)})
+
+
+def known_to(params: dict[str, Any], graph: Graph, given: set[str]) -> set[str]:
+    """Gold of the very questions behind the given models: theirs is that of other problems."""
+    asked = {params["prompts"][run["prompts"]]["problems"] for run in params["demos_consistent"].values()}
+    gold = {run_dir(table, name).as_posix() for table in ("answers", "solutions") for name in asked}
+    return gold & {path for start in given for path in behind(graph, start, set())}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -130,12 +137,24 @@ def imitating_gold(params: dict[str, Any]) -> None:
     params["sft"]["w2s_weak_ft"]["demos"] = params["sft"]["w2s_ceiling"]["demos"]
 
 
+def based_on_gold(params: dict[str, Any]) -> None:
+    """The base was trained on the questions' own solutions."""
+    params["sft"]["w2s_weak_ft"]["model"] = "w2s_ceiling"
+
+
+def weak_on_gold(params: dict[str, Any]) -> None:
+    """The weak model was trained on the questions that it answers."""
+    params["sft"]["w2s_weak"]["demos"] = params["sft"]["w2s_ceiling"]["demos"]
+
+
 @pytest.mark.parametrize(
     ("spoil", "spoilt"),
     [
         (validated_on_gold, {"w2s_plus", "w2s_pro", "w2s_pro_orpo"}),
         (chosen_by_gold, {"w2s_pro_orpo"}),
         (imitating_gold, {"w2s_weak_ft", "w2s_plus", "w2s_pro", "w2s_pro_orpo"}),
+        (based_on_gold, set(TRAINED)),
+        (weak_on_gold, set(TRAINED)),
     ],
 )
 def test_a_path_with_gold_is_found(spoil: Any, spoilt: set[str]) -> None:
