@@ -92,6 +92,13 @@ def test_pairs_of_a_threshold_are_those_that_the_stage_makes(store: Path) -> Non
     assert set(one.values()) == {0}
 
 
+def test_a_sample_without_an_answer_can_be_rejected_though_it_does_not_vote(store: Path) -> None:
+    """The last problem: three of three voters agree with the weak model, and seven samples state nothing."""
+    voting.vote([one for p, a in zip(ASKED, ANSWERS, strict=True) for one in drawn(p, a)], empty_counts=False)
+    found = ask("vote_thresholds", weak="weak")[-1]
+    assert (found["threshold"], found["n_kept"], found["n_weak_chosen"]) == (1.0, 2, 1)
+
+
 def test_what_agreement_keeps_is_judged_by_gold(store: Path) -> None:
     """Kept are the first problem (right) and the third, where both are wrong."""
     sides = {row.pop("side"): row for row in ask("agreement_quality")}

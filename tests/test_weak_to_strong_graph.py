@@ -21,8 +21,10 @@ from tests.conftest import REPOSITORY
 
 GRAPH = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 FILES = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "recipes").glob("*.yaml"))]
-TRAINED = ("w2s_full_weak", "w2s_weak_ft", "w2s_icl_ft", "w2s_hybrid_1", "w2s_plus", "w2s_pro", "w2s_pro_orpo")
-"""Models of the strong model's path, as every params file names them."""
+GOLD_TRAINED = {"w2s_weak", "w2s_ceiling"}
+"""Models of weak-to-strong recipes that gold may train; all others whose name starts with `w2s_` are on the path."""
+FROM_PLUS = {"w2s_pro", "w2s_pro_orpo", "w2s_pro_single", "w2s_pro_self", "w2s_irpo"}
+EVERY = FROM_PLUS | {"w2s_full_weak", "w2s_weak_ft", "w2s_icl_ft", "w2s_hybrid_1", "w2s_plus"}
 _FIELD = re.compile(r"\$\{(key|item(?:\.\w+)+)\}")
 _GOLD = re.compile(r"data/(answers|solutions)/run=(?!none$)")
 
@@ -86,6 +88,12 @@ def known_to(params: dict[str, Any], graph: Graph, given: set[str]) -> set[str]:
     return gold & {path for start in given for path in behind(graph, start, set())}
 
 
+def trained_without(params: dict[str, Any]) -> set[str]:
+    """Models of the strong model's path, ablations and all."""
+    names = {*params["sft"], *params["preference"]}
+    return {name for name in names if name.startswith("w2s_")} - GOLD_TRAINED
+
+
 def read(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
@@ -101,9 +109,9 @@ def test_every_recipe_of_weak_to_strong_is_walked():
 @pytest.mark.parametrize("path", WEAK_TO_STRONG, ids=lambda path: path.stem)
 def test_no_gold_lies_behind_the_strong_models(path: Path) -> None:
     params = read(path)
-    trained = [name for name in TRAINED if name in params["sft"] or name in params["preference"]]
-    assert {"w2s_weak_ft", "w2s_icl_ft", "w2s_plus", "w2s_pro", "w2s_pro_orpo"} <= set(trained)
-    assert [(name, found) for name in trained if (found := gold_behind(params, name))] == []
+    trained = trained_without(params)
+    assert {"w2s_weak_ft", "w2s_icl_ft", "w2s_plus", "w2s_pro", "w2s_pro_orpo"} <= trained
+    assert [(name, found) for name in sorted(trained) if (found := gold_behind(params, name))] == []
 
 
 @pytest.mark.parametrize("path", WEAK_TO_STRONG, ids=lambda path: path.stem)
@@ -150,18 +158,17 @@ def weak_on_gold(params: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "spoilt"),
     [
-        (validated_on_gold, {"w2s_plus", "w2s_pro", "w2s_pro_orpo"}),
+        (validated_on_gold, FROM_PLUS | {"w2s_plus"}),
         (chosen_by_gold, {"w2s_pro_orpo"}),
-        (imitating_gold, {"w2s_weak_ft", "w2s_plus", "w2s_pro", "w2s_pro_orpo"}),
-        (based_on_gold, set(TRAINED)),
-        (weak_on_gold, set(TRAINED)),
+        (imitating_gold, FROM_PLUS | {"w2s_plus", "w2s_weak_ft"}),
+        (based_on_gold, EVERY),
+        (weak_on_gold, EVERY),
     ],
 )
 def test_a_path_with_gold_is_found(spoil: Any, spoilt: set[str]) -> None:
     params = read(REPOSITORY / "recipes" / "w2s_gsm8k_llama2_7b.yaml")
     spoil(params)
-    found = {name for name in TRAINED if (name in params["sft"] or name in params["preference"])}
-    assert {name for name in found if gold_behind(params, name)} == spoilt
+    assert {name for name in trained_without(params) if gold_behind(params, name)} == spoilt
 
 
 def test_the_graph_is_dvcs(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 -- One row per (step_labels run, sample, labeler) that contradicts the checker: the final answer is correct, but a step is
--- said to be wrong, or the answer is wrong and no step is. (Rewards by votes are no checker's.) Those with more labels against the checker come first.
+-- said to be wrong, or the answer is wrong and no step is. Those with more labels against the checker come first. Rewards
+-- by the majority (rewards_votes) are no checker's.
 -- $run = null: only this run of step_labels
 -- $kind = null: only labelers of this kind: 'judge', 'human' or 'rule'
 -- $limit = 1000: most rows
@@ -22,7 +23,8 @@ verdicts as (
   select e.run, w.sample_id, min(w.run) as rewards_run, arg_min(w.verdict, w.run) as verdict
   from sources e
   join rewards w on e.input_table = 'rewards' and w.run = e.input_run
-  where w.verdict in ('correct', 'wrong') and w.checker <> 'votes'
+  where w.verdict in ('correct', 'wrong')
+    and w.run not in (select run from runs where "table" = 'rewards' and section = 'rewards_votes')
   group by all
 ),
 stated as (

@@ -1,7 +1,7 @@
 -- One row per (votes run, threshold in tenths): how many prompts have a majority that is so confident, and what pairs_contrast
 -- would make of them, one pair per prompt. With gold rewards of the samples (never those of rewards_votes), the shares of
 -- majorities that are right, of pairs whose chosen side is, and of rejected weak answers that are wrong. A majority
--- that states no answer is never kept.
+-- that states no answer is never kept. Whether a sample has a text to train on is not looked at.
 -- $run = null: only this run of votes
 -- $weak = null: predictions of the weak model; null: no pairs are counted
 -- $reject_threshold = 0.8: least confidence to reject the weak answer
@@ -18,6 +18,14 @@ weak_answers as (
   where run = $weak
   group by all
 ),
+others as (
+  select v.run, v.prompt_id, count(*) as n_others
+  from votes v
+  join run_inputs e on e."table" = 'votes' and e.run = v.run and e.slot = 'predictions'
+  join predictions p on p.run = e.input_run and left(p.sample_id, length(p.sample_id) - 14) = v.prompt_id
+  where p.normalised is distinct from v.answer
+  group by all
+),
 thresholds as (
   select i / 10 as threshold from range(11) as tenths(i)
 ),
@@ -25,11 +33,12 @@ judged as (
   select
     v.run, v.confidence, v.answer is not null as states,
     majority.is_right,
-    w.first.answer = v.answer and v."count" < v.n as is_weak_chosen,
+    w.first.answer = v.answer and o.n_others is not null as is_weak_chosen,
     w.first.answer is distinct from v.answer and v.confidence >= $reject_threshold and w.problem_id is not null
       as is_weak_rejected,
     not of_weak.is_right as is_weak_wrong
   from votes v
+  left join others o on o.run = v.run and o.prompt_id = v.prompt_id
   left join gold majority on majority.sample_id = v.sample_id
   left join weak_answers w on w.problem_id = v.problem_id
   left join gold of_weak on of_weak.sample_id = w.first.sample_id
