@@ -79,6 +79,7 @@ def test_thresholds_are_swept_without_a_run(store: Path) -> None:
         (1.0, 4, 1, 1.0),
     ]
     assert {r["n_weak_chosen"] for r in rows} == {None}
+    assert [r["share_others_wrong"] for r in rows] == [0.5] * 7 + [1.0] * 2 + [None] * 2  # of the second and third
 
 
 def test_pairs_of_a_threshold_are_those_that_the_stage_makes(store: Path) -> None:
@@ -88,6 +89,7 @@ def test_pairs_of_a_threshold_are_those_that_the_stage_makes(store: Path) -> Non
     assert counts == {i / 10: (int(i <= 6), int(i <= 8)) for i in range(11)}
     assert rows[0.6]["share_chosen_right"] == 0.5
     assert rows[0.7]["share_chosen_right"] == rows[0.7]["share_weak_rejected_wrong"] == 1.0
+    assert (rows[0.6]["share_others_wrong"], rows[0.7]["share_others_wrong"]) == (0.0, None)  # 3 is right, 9 is not
     one = {r["threshold"]: r["n_weak_rejected"] for r in ask("vote_thresholds", weak="weak", reject_threshold=0.9)}
     assert set(one.values()) == {0}
 

@@ -238,7 +238,10 @@ facts as (
   select n, 58, 'agreement', detail from changes join agreement_facts using (problem_id)
   where $table in ('demos', 'rejects')
   union all
-  select n, 57, reason, detail from changes join vote_facts using (prompt_id) where $table in ('pairs', 'rejects')
+  select n, case when $table = 'rewards' then 39 else 57 end, v.reason, v.detail
+  from changes as c
+  join vote_facts as v on v.prompt_id = coalesce(c.prompt_id, left(c.sample_id, 25))
+  where $table in ('pairs', 'rewards', 'rejects')
   union all
   select n, 60, case when s.detail is null then 'rejected' else 'params' end, coalesce(s.detail, d.reason)
   from drops as d
