@@ -12,6 +12,7 @@ import yaml
 
 from schemas import (
     TABLES,
+    Agreement,
     Answer,
     Chat,
     Demo,
@@ -29,6 +30,7 @@ from schemas import (
     StepLabels,
     TextStatistics,
     TrainingStep,
+    Vote,
 )
 from schemas.ids import digest, problem_id, prompt_id, sample_id, text_hash
 from schemas.params import parse_params, stage_runs
@@ -287,5 +289,37 @@ def text_statistics() -> list[TextStatistics]:
     ]
 
 
-OUTSIDE = {"training": training, "findings": findings, "text_statistics": text_statistics}
+def agreements() -> list[Agreement]:
+    """A problem on which two samples agree, and one that is kept though one of them states nothing."""
+    found = []
+    for prompt, other in zip(prompts(), ("8", None), strict=True):
+        a, b = (sample(prompt, index, "8").sample_id for index in (0, 1))
+        found.append(
+            Agreement(
+                problem_id=prompt.problem_id, a_sample_id=a, b_sample_id=b, a_answer="8", b_answer=other,
+                agrees=other is not None, kept=True,
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda row: row.problem_id)
+
+
+def votes() -> list[Vote]:
+    """A majority, and one for no answer."""
+    found = [
+        Vote(
+            prompt_id=prompt.prompt_id, problem_id=prompt.problem_id, sample_id=sample(prompt, 0, "8").sample_id,
+            answer=answer, count=2, n=3, confidence=2 / 3,
+        )
+        for prompt, answer in zip(prompts(), ("8", None), strict=True)
+    ]  # fmt: skip
+    return sorted(found, key=lambda row: row.prompt_id)
+
+
+OUTSIDE = {
+    "training": training,
+    "findings": findings,
+    "text_statistics": text_statistics,
+    "agreements": agreements,
+    "votes": votes,
+}
 """Table -> rows of it, which the store itself has none of."""

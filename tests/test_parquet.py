@@ -101,6 +101,8 @@ GOLDEN = {
     "prompts": "19099866f555f551",
     "samples": "1ee24b087ec35b20",
     "predictions": "ce46e5e360fc9f35",
+    "agreements": "dddae365c04b607e",
+    "votes": "f32803f44a19977c",
     "rewards": "73caa08265110025",
     "step_labels": "53f5b2bba2f6a682",
     "demos": "c49abc240cba7f5f",
