@@ -206,6 +206,21 @@ def test_orpo_is_finite_for_sure_and_for_hopeless_spans(chosen, rejected):
     assert policy.grad[0, 1] > 0 or rejected < chosen, "a rejected span as sure as the chosen one is lowered"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("logprob", [0.0, -(2.0**-24), -1e-7, -0.5, -0.7, -30.0])
+def test_log_odds_have_a_gradient_whatever_exp_rounds_to(monkeypatch, dtype, logprob):
+    """In bfloat16 e^x is 1 for all small x; a device's float32 exp may be a last place too high, as the one here."""
+    exact = torch.exp
+    monkeypatch.setattr(torch, "exp", lambda x: (exact(x.double()) + 3e-8).to(x.dtype))
+    given = torch.full((3,), logprob, dtype=dtype).requires_grad_()
+    found = losses.log_odds(given, torch.ones(3))
+    found.sum().backward()
+    assert given.grad is not None
+    assert torch.isfinite(found).all()
+    p = math.exp(min(logprob, -(2.0**-24)))
+    assert given.grad.tolist() == pytest.approx([1 / (1 - p)] * 3, rel=2e-2)
+
+
 def test_orpo_of_very_long_spans_depends_on_means_only():
     short = our_orpo(torch.tensor([[-1.5, -2.5]], dtype=torch.float64), np.array([[1, 1]]), 0.1)
     long = our_orpo(torch.tensor([[-1.5, -2.5]], dtype=torch.float64) * 100_000, np.array([[1, 1]]) * 100_000, 0.1)

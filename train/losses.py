@@ -69,8 +69,14 @@ def log_odds(logprob: Tensor, n_tokens: Tensor) -> Tensor:
 
 
 def _log1mexp(x: Tensor) -> Tensor:
-    """log(1 − e^x) for x < 0, by the form that loses no digits on its side of −log 2."""
-    return torch.where(x > -math.log(2), torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
+    """log(1 − e^x) for x < 0, by the form that loses no digits on its side of −log 2.
+
+    The form for the other side is not asked about a sure sequence: where e^x rounds to 1, as some devices' exp has it
+    just below 0, its gradient is infinite, and infinity times `where`'s 0 is no number.
+    """
+    near = x > -math.log(2)
+    far = torch.log1p(-torch.exp(torch.where(near, -1.0, x)))
+    return torch.where(near, torch.log(-torch.expm1(x)), far)
 
 
 def orpo(log_odds_ratio: Tensor, chosen: Tensor, chosen_tokens: Tensor, weight: float) -> Tensor:
