@@ -144,6 +144,23 @@ def test_pairs_of_problems_with_several_are_matched_with_other_problems(workspac
             assert list(tokens.prompt) == list(pair.chosen.prompt)
 
 
+def test_a_completion_that_is_too_long_under_another_prompt_is_named_with_both_pairs(workspace, monkeypatch):
+    """One pair has a long prompt and the other long completions: each fits by itself."""
+    question, completion = world.question, world.completion
+    monkeypatch.setattr(world, "question", lambda i: question(i) + " Really?" * (12 * (i == 0)))
+    monkeypatch.setattr(world, "completion", lambda i, index: completion(i, index) + " Really?" * (12 * (i == 1)))
+    world.build(workspace, 2)
+    stage = Stage("preference", "dpo", workspace)
+    source, reader = Tables(stage, "pairs", "sums"), Reader.of(stage)
+    longest = max(s.length for pair in load_pairs(source, reader) for s in pair.sequences)
+    within = reader._replace(max_tokens=longest)
+    assert len(load_pairs(source, within)) == 2
+    with pytest.raises(
+        ValueError, match=r"^pair \(\S+, rank 0\) with the completions of pair \(\S+, rank 0\): prompt and"
+    ):
+        load_pairs(source, within, mismatched=True)
+
+
 def test_orpo_trains_without_a_reference_run(workspace):
     changes = {"preference.dpo.loss": "orpo", "preference.dpo.reference": "none", "reference": {}}
     world.build(workspace, changes=changes)

@@ -81,11 +81,17 @@ def load_pairs(source: Source, reader: Reader, limit: int | None = None, mismatc
         Pair(p.name, p.chosen.span, p.rejected.span, tokens.of(p.chosen, p.name), tokens.of(p.rejected, p.name))
         for p in texts
     ]
+    _refuse_long(source, reader, ((pair.name, pair.sequences) for pair in pairs))
     if mismatched:
         others = _of_other_problems(source, texts)
         pairs = [pair._replace(mismatched=tokens.moved(pair, other)) for pair, other in zip(pairs, others, strict=True)]
-    _refuse_long(source, reader, ((pair.name, [tokens for _, tokens in pair.scored]) for pair in pairs))
+        named = ((_moved_name(*both), [t for _, t in both[0].mismatched]) for both in zip(pairs, others, strict=True))
+        _refuse_long(source, reader, named)
     return pairs
+
+
+def _moved_name(pair: Pair, other: PairText) -> str:
+    return f"{pair.name} with the completions of {other.name}"
 
 
 def _of_other_problems(source: Source, texts: list[PairText]) -> list[PairText]:
@@ -138,7 +144,7 @@ class _Tokens:
 
     def moved(self, pair: Pair, other: PairText) -> tuple[tuple[Span, Tokens], ...]:
         """Both completions of another pair under the prompt of this one."""
-        prompt, name = pair.chosen_span.prompt_id, f"{pair.name} with the completions of {other.name}"
+        prompt, name = pair.chosen_span.prompt_id, _moved_name(pair, other)
         texts = [side._replace(span=side.span._replace(prompt_id=prompt)) for side in (other.chosen, other.rejected)]
         return tuple((text.span, self.of(text, name)) for text in texts)
 
