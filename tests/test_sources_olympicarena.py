@@ -112,7 +112,8 @@ def test_answer_types_that_none_compares(answer_type: str, parts: list[str] | No
 
 @pytest.mark.parametrize(
     ("answer_type", "answer", "note"),
-    [("SC", ["A", "B"], "SC is answered by A, B"), ("SC", ["red"], "SC is answered by red"), ("NV", [" "], ""),
+    [("SC", ["A", "B"], "SC is answered by A, B"), ("SC", ["red"], "SC is answered by red"),
+     ("SC", ["AB"], "SC is answered by AB"), ("NV", [" "], ""),
      ("NV", ["1", "2"], "NV is answered by 1, 2"), ("NV", [], ""), ("NV", None, "")],
 )  # fmt: skip
 def test_answers_that_are_withheld_or_unclear(answer_type: str, answer: list[str] | None, note: str) -> None:

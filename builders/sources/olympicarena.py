@@ -27,6 +27,7 @@ _SINGLE = ("SC", "TF", "NV", "EX", "EQ", "IN", "TUP")
 _SEVERAL = {"SET": r"\{%s\}", "MA": r"\{%s\}", "MPV": "(%s)"}
 """How several answers are written as one."""
 _PARTS = {"NV", "EX"}
+_LETTERS = set(ascii_uppercase)
 _BEFORE = "\n\nproblem:\n"
 
 
@@ -71,7 +72,7 @@ def _joined(kind: str, answers: list[str]) -> str | None:
     """One text; None where there is no answer, or several where there is one, or no letter where one is wanted."""
     if kind in _SEVERAL:
         return _SEVERAL[kind] % ", ".join(answer.strip("$") for answer in answers) if answers else None
-    if len(answers) != 1 or (kind == "SC" and answers[0] not in ascii_uppercase):
+    if len(answers) != 1 or (kind == "SC" and answers[0] not in _LETTERS):
         return None
     return answers[0]
 
