@@ -1,6 +1,7 @@
 """The weak-to-strong recipes hold the numbers of the paper (arXiv 2407.13647) and its code, and no gold guides them."""
 
 import re
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import pytest
@@ -13,6 +14,7 @@ from schemas.params import Params, load_params, parse_params, references, stage_
 from schemas.sections_training import PreferenceRun
 from schemas.slots import NONE, Slot
 from tests import recipe_costs
+from tests.conftest import REPOSITORY
 from tests.test_recipes import README, RECIPES, W2S, assert_held_out, problems_behind, trainings
 
 
@@ -110,12 +112,14 @@ def test_halves_of_gsm8k_take_the_place_of_the_authors_files():
 
 
 def test_olympicarena_is_read_as_the_authors_do():
-    """Its split `test`, whose answers are withheld, has the questions; `val` is the test split."""
+    """Its split `test`, whose answers are withheld, has the questions; `val` is the test split; CS is not read."""
     problems = load_params(RECIPES["w2s_olympicarena_llama3"]).problems
-    assert {name: (run.files, run.unanswered) for name, run in problems.items()} == {
-        "questions": ("*/test-*.parquet", True),
-        "test": ("*/val-*.parquet", False),
-    }
+    assert {name: run.unanswered for name, run in problems.items()} == {"questions": True, "test": False}
+    subjects = ["Astronomy", "Biology", "CS", "Chemistry", "Geography", "Math", "Physics"]
+    for name, split in (("questions", "test"), ("test", "val")):
+        files = [f"{subject}/{of}-00000-of-00001.parquet" for subject in subjects for of in ("test", "val")]
+        read = [file for file in files if fnmatchcase(file, problems[name].files or "")]
+        assert read == [f"{subject}/{split}-00000-of-00001.parquet" for subject in subjects if subject != "CS"]
 
 
 # --- stage I -------------------------------------------------------------------------------------------------------
@@ -350,3 +354,10 @@ def test_the_cost_of_a_recipe_by_hand():
 def test_the_readme_says_how_to_get_the_files(params):
     for run in params.problems.values():
         assert run.path == "data/none" or run.path in README
+
+
+def test_the_readmes_sweep_of_thresholds_is_of_runs_that_a_recipe_has(params):
+    ((query, votes, weak),) = re.findall(r"pairwright query (\w+) --set run=(\w+) --set weak=(\w+)", README)
+    assert (REPOSITORY / f"stores/queries/{query}.sql").exists()
+    assert votes in params.votes
+    assert weak in params.predictions
