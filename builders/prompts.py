@@ -131,7 +131,7 @@ def _none_left(problem: str) -> ValueError:
 def named_demos(candidates: Iterable[Demonstration], named: Sequence[str]) -> list[Demonstration]:
     """The demonstrations that a run names, in its order; of a problem the first sample.
 
-    Raises ValueError for a name that neither a completed sample nor its problem has.
+    Raises ValueError for a name that neither a completed sample nor its problem has, and for a sample named twice.
     """
     found: dict[str, Demonstration] = {}
     for demo in sorted(candidates, key=lambda demo: demo.sample_id):
@@ -142,6 +142,10 @@ def named_demos(candidates: Iterable[Demonstration], named: Sequence[str]) -> li
             f"named: '{unknown}' is neither a sample of `demo_samples` that is completed and not empty, nor the problem"
             " of one; take ids from `pairwright sql`, or leave `named` out for a draw"
         )
+    chosen = {found[name].sample_id: name for name in reversed(named)}
+    if twice := next((name for name in named if chosen[found[name].sample_id] != name), None):
+        sample = found[twice].sample_id
+        raise ValueError(f"named: '{twice}' and '{chosen[sample]}' are both sample '{sample}'; name it once")
     return [found[name] for name in named]
 
 

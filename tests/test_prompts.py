@@ -245,6 +245,8 @@ def test_named_are_samples_or_first_samples_of_problems() -> None:
     with pytest.raises(ValueError, match="named: 'sample 9' is neither a sample of `demo_samples` that is") as error:
         named_demos(candidates, ["sample 1", "sample 9"])
     assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="named: 'sample 2' and 'problem 2' are both sample 'sample 2'; name it once"):
+        named_demos(candidates, ["problem 2", "sample 5", "sample 2"])
 
 
 def test_redraw_shows_every_problem_others() -> None:
