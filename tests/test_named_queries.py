@@ -421,3 +421,14 @@ def test_a_query_of_another_version(workspace: Path) -> None:
     assert len(json.loads(run("long_samples", "--rev", "v1.0", "--format", "json"))) == 2
     with Store.open(rev="v1.0") as store:
         assert {name: store.query(name).columns for name in NAMES}.keys() == set(NAMES)
+
+
+def test_a_query_reads_no_runs_that_it_does_not_ask_for(workspace: Path) -> None:
+    """Of a version whose pairs and predictions are elsewhere."""
+    small_store.build(workspace)
+    project = Project(workspace)
+    project.commit("first", tag="v1.0")
+    for table in ("pairs", "predictions"):
+        project.forget(f"data/{table}/run=irpo_0")
+    with Store.open(rev="v1.0") as store:
+        assert len(store.query("pass_rate_bands").fetchall()) == 6

@@ -9,7 +9,7 @@ with judged as (
   join run_sources e on e."table" = 'rewards' and e.run = w.run and e.input_table = 'samples'
   join samples s on s.run = e.input_run and s.sample_id = w.sample_id
   where w.run = $run or $run is null and w.run not in (
-    select run from runs where "table" = 'rewards' and section = 'rewards_votes'
+    select run from params where section = 'rewards_votes'
   )
 ),
 prompts_of as (

@@ -24,7 +24,7 @@ verdicts as (
   from sources e
   join rewards w on e.input_table = 'rewards' and w.run = e.input_run
   where w.verdict in ('correct', 'wrong')
-    and w.run not in (select run from runs where "table" = 'rewards' and section = 'rewards_votes')
+    and w.run not in (select run from params where section = 'rewards_votes')
   group by all
 ),
 stated as (

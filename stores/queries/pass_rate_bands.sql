@@ -22,7 +22,7 @@ rates as (
     count(*) filter (where verdict = 'correct') as n_correct
   from rewards
   where run = $run or $run is null and run not in (
-    select run from runs where "table" = 'rewards' and section = 'rewards_votes'
+    select run from params where section = 'rewards_votes'
   )
   group by all
 ),

@@ -11,7 +11,7 @@ with gold as (
   select sample_id, arg_min(verdict, run) = 'correct' as is_right
   from rewards
   where verdict <> 'undecided'
-    and run in (select run from runs where "table" = 'rewards' and section in ('rewards', 'evaluate'))
+    and run in (select run from params where section in ('rewards', 'evaluate'))
   group by sample_id
 ),
 weak_answers as (
