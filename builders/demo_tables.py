@@ -23,3 +23,12 @@ def write_demos(stage: Stage, duck: Duck, query: str, params: dict[str, Any] | N
     stage.write(Demo, duck.batches(_DEMOS), digest=["demo_text_hash"])
     for rejects in duck.batches(_REJECTS):
         stage.reject(rejects)
+
+
+def check_lengths(stage: Stage, duck: Duck, unknown: str, remedy: str) -> None:
+    """Raises ValueError where `max_tokens` is set and the query `unknown` finds a sample (`sample_id`)."""
+    if stage.config.max_tokens is not None and len(found := duck.table(f"from ({unknown}) limit 1")):
+        raise ValueError(
+            f"{stage.section}.{stage.name}.max_tokens: the tokens of sample {found['sample_id'][0]} are not known;"
+            f" {remedy}"
+        )

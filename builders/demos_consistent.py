@@ -10,11 +10,13 @@ the problem was compared), `unknown_prompt` (no prompt asks its problem), `empty
 a demo teaches), `over_long` (above `max_tokens`).
 """
 
-from builders.demo_tables import write_demos
+from builders.demo_tables import check_lengths, write_demos
 from schemas.sections_agreement import ConsistentDemosRun
 from schemas.slots import NONE
 from stores.duck import Duck, sql_file
 from stores.stage import Stage, partitioned, run_stage
+
+_UNCOUNTED = "select sample_id from (from samples union all from other) where n_tokens is null"
 
 
 @partitioned()
@@ -32,7 +34,7 @@ def run(stage: Stage) -> None:
         duck.view("agreements", "agreements", [stage.dir("agreements", config.agreements)], stage.scope)
         _check_ids(stage, duck)
         _check_agreements(stage, duck)
-        _check_lengths(stage, duck)
+        check_lengths(stage, duck, _UNCOUNTED, "name a `model` in the samples_gold or samples_import run")
         given = {"filtered": config.agreements != NONE, "max_tokens": config.max_tokens}
         write_demos(stage, duck, sql_file(__file__, "demos_consistent"), given)
 
@@ -68,15 +70,6 @@ def _check_agreements(stage: Stage, duck: Duck) -> None:
                 f" samples that run '{getattr(config, slot)}' has of problem {found['problem_id'][0]}; name samples"
                 " whose predictions it was made from"
             )
-
-
-def _check_lengths(stage: Stage, duck: Duck) -> None:
-    unknown = "select sample_id from (from samples union all from other) where n_tokens is null limit 1"
-    if stage.config.max_tokens is not None and len(found := duck.table(unknown)):
-        raise ValueError(
-            f"demos_consistent.{stage.name}.max_tokens: the tokens of sample {found['sample_id'][0]} are not known;"
-            " name a `model` in the samples_gold or samples_import run"
-        )
 
 
 if __name__ == "__main__":

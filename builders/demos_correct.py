@@ -6,9 +6,11 @@ answers no prompt); `truncated` (it has no ending, which a demo teaches); `over_
 (`max_per_problem` earlier ones were taken). Earlier is a lower index.
 """
 
-from builders.demo_tables import write_demos
+from builders.demo_tables import check_lengths, write_demos
 from stores.duck import Duck, sql_file
 from stores.stage import Stage, partitioned, run_stage
+
+_UNCOUNTED = "select sample_id from samples where n_tokens is null or n_prompt_tokens is null"
 
 
 @partitioned()
@@ -23,17 +25,8 @@ def run(stage: Stage) -> None:
         duck.view("rewards", "rewards", [stage.dir("rewards", config.rewards)], stage.scope)
         _check_rewards(stage, duck)
         limits = {name: getattr(config, name) for name in ("max_per_problem", "max_tokens", "deduplicate")}
-        _check_lengths(stage, duck)
+        check_lengths(stage, duck, _UNCOUNTED, "name a `model` in the samples_import run")
         write_demos(stage, duck, sql_file(__file__, "demos_correct"), limits)
-
-
-def _check_lengths(stage: Stage, duck: Duck) -> None:
-    unknown = "select sample_id from samples where n_tokens is null or n_prompt_tokens is null limit 1"
-    if stage.config.max_tokens is not None and len(found := duck.table(unknown)):
-        raise ValueError(
-            f"demos_correct.{stage.name}.max_tokens: the tokens of sample {found['sample_id'][0]} are not known; name a"
-            " `model` in the samples_import run"
-        )
 
 
 def _check_rewards(stage: Stage, duck: Duck) -> None:

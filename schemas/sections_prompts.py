@@ -17,7 +17,7 @@ class PromptsRun(Section):
         description="name of a file in builders/templates, or package:file@hash of one in a package of yours"
     )
     rendering: Literal["chat", "text"]
-    shots: Natural = Field(default=0, description="fixed demonstrations, drawn once with `seed`")
+    shots: Natural = Field(default=0, description="demonstrations; drawn once, but for `named` and `redraw`")
     seed: int = 0
     named: list[str] = Field(
         default=[],

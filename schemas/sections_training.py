@@ -22,6 +22,7 @@ from schemas.slots import (
     SamplingName,
     Section,
     TrainingOrNone,
+    quoted,
 )
 
 if TYPE_CHECKING:
@@ -220,8 +221,7 @@ def _selections(params: "Params") -> Iterator[str]:
                 yield f"{place}: '{name}' cannot take its steps from itself; name the run that held problems out"
             elif source is None:
                 if any(run.steps_from in others for others in sections.values()):
-                    have = ", ".join(f"'{n}'" for n in sorted(runs))
-                    yield f"{place}: '{run.steps_from}' is no run of {section}; name one (have {have})"
+                    yield f"{place}: '{run.steps_from}' is no run of {section}; name one (have {quoted(runs)})"
             elif source.validation.prompts == NONE:
                 yield f"{place}: '{run.steps_from}' selects no step: it has no validation.prompts; give it some"
             elif source.optimizer.batch_size != run.optimizer.batch_size:

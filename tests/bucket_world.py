@@ -11,7 +11,7 @@ import pytest
 
 from builders.model_files import write_record
 from builders.models import write_script
-from schemas import Prompt, Sample, StepLabels
+from schemas import Prediction, Prompt, Sample, StepLabels
 from schemas.params import STAGES
 from stores.paths import rejects_dir, run_dir
 from stores.stage import Partitioned, execute
@@ -31,12 +31,12 @@ RUNS = {
     "rewards_votes": ("rv", {"predictions": "p", "votes": "v", "threshold": 0.4}),
     "demos_gold": ("g", {"samples": "gold", "prompts": "train"}),
     "demos_correct": ("c", {"samples": "drawn", "rewards": "r", "max_per_problem": 1}),
-    "consistency": ("y", {"a": "p", "b": "p", "top_up": 40}),
-    "demos_consistent": ("dc", {"samples": "drawn", "other": "gold", "prompts": "train", "agreements": "none"}),
+    "consistency": ("y", {"a": "p", "b": "stated", "top_up": 20}),
+    "demos_consistent": ("dc", {"samples": "drawn", "other": "gold", "prompts": "train", "agreements": "y"}),
     "demos_union": ("d", {"a": "c", "b": "g", "c": "none", "d": "none"}),
     "pairs_outcome": ("o", {"samples": "drawn", "rewards": "r", "gold": "gold", "k": 5, "max_pairs": 100}),
-    "pairs_contrast": ("w", {"samples": "drawn", "predictions": "p", "votes": "v", "weak": "none",
-                             "weak_predictions": "none", "threshold": 0.4, "reject_threshold": 0.5, "k": 2}),
+    "pairs_contrast": ("w", {"samples": "drawn", "predictions": "p", "votes": "v", "weak": "gold",
+                             "weak_predictions": "stated", "threshold": 0.4, "reject_threshold": 0.5, "k": 2}),
     "step_labels": ("l", {"samples": "drawn", "prompts": "train", "problems": "train", "rewards": "r",
                           "labeler": "rule", "model": "none", "path": "data/none", "neutral_is_error": False,
                           "select": "wrong", "limit": 90}),
@@ -50,7 +50,10 @@ RUNS = {
 """Section -> the run that it has, and its params."""
 GIVEN: dict[str, dict[str, Any]] = {
     "samples": {"continued": world.SAMPLES | {"prompts": "s"}},
-    "predictions": {"continued": {"samples": "continued", "prompts": "s", "problems": "train"}},
+    "predictions": {
+        "continued": {"samples": "continued", "prompts": "s", "problems": "train"},
+        "stated": {"samples": "gold", "prompts": "none", "problems": "train"},
+    },
     "rewards": {"continued": {"predictions": "continued", "problems": "train"}},
     "step_labels": {"given": RUNS["step_labels"][1]},
 }
@@ -87,6 +90,8 @@ def make() -> None:
         world.write(table, "none", [])
     write_params()
     for section in ORDER:
+        if section == "prompts":
+            world.write("predictions", "stated", list(_stated()))
         if section == "prompts_step":
             world.write("step_labels", "given", list(_labels()))
         if section == "pairs_step":
@@ -96,6 +101,16 @@ def make() -> None:
             world.write("samples", "continued", continued)
             world.write("rewards", "continued", [steps.reward(s, "++-?"[s.index]) for s in continued])
         build(section)
+
+
+def _stated() -> Iterator[Prediction]:
+    """What the gold samples say, of which some state nothing: the other side of agreements, and of contrasts."""
+    for row in world.read("samples", "gold"):
+        answer = row["text"].rpartition("A: ")[2] if row["sample_id"] < "e" else None
+        yield Prediction(
+            sample_id=row["sample_id"], extracted=answer, normalised=answer, extractor="number:made",
+            extractor_version="1",
+        )  # fmt: skip
 
 
 def _labels() -> Iterator[StepLabels]:

@@ -10,9 +10,9 @@ import yaml
 from builders.checkers import get_checker
 from builders.prompts import load_template
 from builders.smoke import shrink
-from schemas.params import Params, load_params, parse_params, references, stage_runs, table_runs
+from schemas.params import Params, load_params, parse_params, stage_runs, table_runs
 from schemas.sections_training import PreferenceRun
-from schemas.slots import NONE, Slot
+from schemas.slots import NONE
 from tests import recipe_costs
 from tests.conftest import REPOSITORY
 from tests.test_recipes import README, RECIPES, W2S, assert_held_out, problems_behind, trainings
@@ -252,44 +252,6 @@ def test_adapters_are_on_all_projections_with_rank_8(params):
 
 
 # --- no gold -------------------------------------------------------------------------------------------------------
-
-
-def inputs(params: Params) -> dict[tuple[str, str], set[tuple[str, str]]]:
-    """(table, run) -> what its stage reads, each with the tables that lie beside it, such as answers."""
-    found: dict[tuple[str, str], set[tuple[str, str]]] = {}
-    for section, name, run in stage_runs(params):
-        read = {
-            (table, ref.value)
-            for ref in references(section, name, run)
-            if isinstance(ref.marker, Slot) and ref.value != NONE
-            for table in (ref.marker.table, *ref.marker.beside)
-        }
-        found |= {(table, name): read for table in run.writes}
-    return found
-
-
-def behind(params: Params, model: str, given: set[str]) -> set[tuple[str, str]]:
-    """All runs behind a model, up to models that are given."""
-    edges, found, left = inputs(params), set[tuple[str, str]](), [("models", model)]
-    while left:
-        node = left.pop()
-        if node not in found:
-            found.add(node)
-            left += [] if node[0] == "models" and node[1] in given else edges.get(node, ())
-    return found
-
-
-def test_no_gold_lies_behind_a_strong_model_but_through_the_weak_one(params):
-    given = {"w2s_weak", *params.models}
-    for name in {*trainings(params)} - {"w2s_weak", "w2s_ceiling"}:
-        read = behind(params, name, given)
-        assert not {run for table, run in read if table in ("answers", "solutions")}, name
-        assert {run for table, run in read if table == "rewards"} <= set(params.rewards_votes), name
-        assert not {run for table, run in read if table == "samples"} & {*params.samples_gold, *params.evaluate}, name
-        assert ("problems", "weak_train") not in read, name
-    if "w2s_ceiling" in params.sft:
-        assert ("answers", "questions") in behind(params, "w2s_ceiling", given)
-        assert {run for table, run in behind(params, "w2s_weak", set()) if table == "answers"} == {"weak_train"}
 
 
 def test_nothing_is_validated_and_training_has_a_fixed_length(params):

@@ -26,6 +26,7 @@ GOLD_TRAINED = {"w2s_weak", "w2s_ceiling"}
 FROM_PLUS = {"w2s_pro", "w2s_pro_orpo", "w2s_pro_single", "w2s_pro_self", "w2s_irpo"}
 EVERY = FROM_PLUS | {"w2s_full_weak", "w2s_weak_ft", "w2s_icl_ft", "w2s_hybrid_1", "w2s_plus"}
 _FIELD = re.compile(r"\$\{(key|item(?:\.\w+)+)\}")
+_PROBLEMS = re.compile(r"data/problems/run=(?!none$)")
 _GOLD = re.compile(r"data/(answers|solutions)/run=(?!none$)")
 
 Graph = dict[str, tuple[str, list[str]]]
@@ -72,13 +73,14 @@ def model(name: str) -> str:
 
 
 def gold_behind(params: dict[str, Any], name: str) -> list[str]:
-    """What a model of the path was made from and must not have been."""
+    """What a model of the path was made from and must not have been: gold, and the weak model's own problems."""
     graph = graph_of(params)
     given = {model("w2s_weak"), model(params["sft"]["w2s_weak_ft"]["model"])}
     found = list(behind(graph, model(name), given))
     assert len(found) > 10, "the walk goes somewhere"
-    rewarded = [path for path in found if graph.get(path, ("",))[0] in ("rewards", "evaluate")]
-    return sorted({*(path for path in found if _GOLD.match(path)), *rewarded, *known_to(params, graph, given)})
+    told = [path for path in found if graph.get(path, ("",))[0] in ("rewards", "evaluate", "samples_gold")]
+    taught = {path for path in behind(graph, model("w2s_weak"), set()) if _PROBLEMS.match(path)}
+    return sorted({*filter(_GOLD.match, found), *told, *taught.intersection(found), *known_to(params, graph, given)})
 
 
 def known_to(params: dict[str, Any], graph: Graph, given: set[str]) -> set[str]:
@@ -121,8 +123,8 @@ def test_gold_lies_behind_the_ceiling_and_the_weak_model(path: Path) -> None:
     if "w2s_ceiling" in params["sft"]:
         assert gold_behind(params, "w2s_ceiling")
     if "w2s_weak" in params["sft"]:
-        found = list(behind(graph_of(params), model("w2s_weak"), set()))
-        assert [p for p in found if _GOLD.match(p)]
+        found = [path for path in behind(graph_of(params), model("w2s_weak"), set()) if _GOLD.match(path)]
+        assert {path.partition("run=")[2] for path in found} == {"weak_train"}
 
 
 def validated_on_gold(params: dict[str, Any]) -> None:
