@@ -12,7 +12,9 @@ from schemas.prompts import Prompt
 from schemas.reference_logprobs import ReferenceLogprob
 from schemas.rejects import Reject
 from schemas.rewards import Reward
+from schemas.rollouts import Rollout
 from schemas.samples import Sample
+from schemas.scores import Score
 from schemas.solutions import Solution
 from schemas.step_labels import StepLabels
 from schemas.text_statistics import TextStatistics
@@ -31,6 +33,8 @@ TABLES: dict[str, type[Row]] = {
         Agreement,
         Vote,
         Reward,
+        Score,
+        Rollout,
         StepLabels,
         Demo,
         Pair,
@@ -45,6 +49,6 @@ TABLES: dict[str, type[Row]] = {
 
 __all__ = [
     "TABLES", "Agreement", "Answer", "Chat", "Demo", "Finding", "Pair", "Prediction", "Problem", "Prompt",
-    "ReferenceLogprob", "Reject", "Reward", "Row", "Sample", "Solution", "StepLabels", "TextStatistics", "TrainingStep",
-    "Vote", "arrow_schema", "column_checks",
+    "ReferenceLogprob", "Reject", "Reward", "Rollout", "Row", "Sample", "Score", "Solution", "StepLabels",
+    "TextStatistics", "TrainingStep", "Vote", "arrow_schema", "column_checks",
 ]  # fmt: skip

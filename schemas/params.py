@@ -20,6 +20,7 @@ from schemas import sections_agreement as ag
 from schemas import sections_export as x
 from schemas import sections_prompts as p
 from schemas import sections_quality as q
+from schemas import sections_reinforcement as rl
 from schemas import sections_report as r
 from schemas import sections_steps as st
 from schemas import sections_training as t
@@ -59,7 +60,10 @@ class Params(Section):
     reference: dict[Name, t.ReferenceRun]
     sft: dict[Name, t.SftRun]
     preference: dict[Name, t.PreferenceRun]
+    ppo: dict[Name, rl.PpoRun]
+    reward_model: dict[Name, rl.RewardModelRun]
     evaluate: dict[Name, s.EvaluateRun]
+    scores: dict[Name, rl.ScoresRun]
     export: dict[Name, x.ExportRun]
     report: r.Report
 

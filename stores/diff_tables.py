@@ -58,6 +58,8 @@ COMPARED: dict[str, Compared] = {
     "agreements": Compared(("problem_id",), "problem_id", sample="a_sample_id", rejected="b_sample_id"),
     "votes": Compared(("prompt_id",), "problem_id", "prompt_id"),
     "rewards": Compared(("sample_id",), _OF_SAMPLE, sample="sample_id"),
+    "scores": Compared(("sample_id",), _OF_SAMPLE, sample="sample_id"),
+    "rollouts": Compared(("sample_id",), _OF_SAMPLE, sample="sample_id", place="format('step {}', step)"),
     "step_labels": Compared(
         ("sample_id", "labeler", "repeat"), _OF_SAMPLE, sample="sample_id", place="format('{} {}', labeler, \"repeat\")"
     ),

@@ -62,6 +62,9 @@ pairs_outcome:
   own: {samples: own, rewards: own, gold: none, k: 1}
 pairs_union: {}
 quality: {}
+ppo: {}
+reward_model: {}
+scores: {}
 export: {}
 pairs_step: {}
 pairs_import: {}

@@ -24,8 +24,10 @@ from schemas import (
     ReferenceLogprob,
     Reject,
     Reward,
+    Rollout,
     Row,
     Sample,
+    Score,
     Solution,
     StepLabels,
     TextStatistics,
@@ -100,7 +102,10 @@ PARAMS: dict[str, Any] = {
     "reference": {"irpo_0": {"pairs": "irpo_0", "model": "base"}},
     "sft": {},
     "preference": {},
+    "ppo": {},
+    "reward_model": {},
     "evaluate": {},
+    "scores": {},
     "export": {},
     "report": {},
 }
@@ -315,11 +320,34 @@ def votes() -> list[Vote]:
     return sorted(found, key=lambda row: row.prompt_id)
 
 
+def scores() -> list[Score]:
+    """How sure a reward model is of each prompt's first sample."""
+    found = [
+        Score(sample_id=sample(prompt, 0, "8").sample_id, score=score, fingerprint="f")
+        for prompt, score in zip(prompts(), (0.75, 0.25), strict=True)
+    ]
+    return sorted(found, key=lambda row: row.sample_id)
+
+
+def rollouts() -> list[Rollout]:
+    """A rewarded rollout, and one whose checker could not tell."""
+    found = [
+        Rollout(
+            sample_id=sample(prompt, 0, "8").sample_id, step=step, score=score, n_tokens=9, logprob=-3.5,
+            reference_logprob=-4.0, sampler_gap=None, value=0.25, reward_to_go=score,
+        )
+        for step, (prompt, score) in enumerate(zip(prompts(), (1.0, None), strict=True))
+    ]  # fmt: skip
+    return sorted(found, key=lambda row: row.sample_id)
+
+
 OUTSIDE = {
     "training": training,
     "findings": findings,
     "text_statistics": text_statistics,
     "agreements": agreements,
     "votes": votes,
+    "scores": scores,
+    "rollouts": rollouts,
 }
 """Table -> rows of it, which the store itself has none of."""

@@ -104,6 +104,8 @@ GOLDEN = {
     "agreements": "dddae365c04b607e",
     "votes": "f32803f44a19977c",
     "rewards": "73caa08265110025",
+    "scores": "6757cb360819350b",
+    "rollouts": "5ef036a30a1c9016",
     "step_labels": "53f5b2bba2f6a682",
     "demos": "c49abc240cba7f5f",
     "pairs": "35e984721a039fad",

@@ -252,6 +252,9 @@ pairs_union:
   part: {a: p, b: none, c: none, d: none, problems: test}
 pairs_step: {}
 quality: {}
+ppo: {}
+reward_model: {}
+scores: {}
 export: {}
 pairs_import: {}
 reference: {p: {pairs: p, model: m1}}
@@ -279,6 +282,9 @@ preference:
     validation: {prompts: none, problems: none, questions: none, labels: none, sampling: s}
 evaluate: {m1: {model: m1, prompts: test, problems: test, engine: scripted, greedy: s, explore: s, k: 0}}
 report: {}
+ppo: {}
+reward_model: {}
+scores: {}
 export: {}
 """
 

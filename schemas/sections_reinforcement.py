@@ -1,0 +1,120 @@
+"""The sections of `params.yaml` for reinforcement learning on the pipeline's own rewards, and for reward models."""
+
+from typing import Annotated, ClassVar, Literal
+
+import annotated_types as at
+from pydantic import Field, model_validator
+
+from schemas.sections_training import TrainingRun
+from schemas.slots import (
+    NONE,
+    AnsweredName,
+    Checker,
+    DemosOrNone,
+    ModelName,
+    ModelOrNone,
+    Natural,
+    Positive,
+    PromptsName,
+    RewardsName,
+    SamplesName,
+    SamplingName,
+    Section,
+)
+
+PartialRule = Literal["none", "paper", "code"]
+"""Who gets the partial reward for a wrong answer. ReFT's paper: who states a number, where gold is a number too; its
+authors' code: who states any answer (and with options everybody, since there the whole text is an answer)."""
+
+
+class AdaptiveKl(Section):
+    """β follows the KL to a target (Ziegler et al. 2019, arXiv 1909.08593, §2.2)."""
+
+    target: Annotated[float, at.Gt(0)] = Field(description="mean summed KL per rollout, in nats")
+    horizon: Positive = Field(description="rollouts in which β adapts")
+
+
+class Stops(Section):
+    """When training ends with an error rather than go on from what cannot recover."""
+
+    max_kl: Annotated[float, at.Gt(0)] = Field(default=50.0, description="mean summed KL per rollout, in nats")
+    min_entropy: Annotated[float, at.Ge(0)] = Field(default=0.0, description="mean entropy of a token, in nats; 0: off")
+    constant_reward: Natural = Field(
+        default=50, description="steps in a row whose rewards are all the same, so that nothing is learnt; 0: off"
+    )
+
+
+class PpoRun(TrainingRun):
+    """Online learning from rewards of a model's own completions: PPO as ReFT has it, or online self-training.
+
+    `optimizer.batch_size` counts the rollouts of a step, `optimizer.epochs` the passes over the prompts.
+    """
+
+    writes: ClassVar = ("models", "training", "samples", "predictions", "rewards", "rollouts")
+
+    prompts: PromptsName
+    problems: AnsweredName
+    algorithm: Literal["ppo", "online_st"] = Field(
+        default="ppo", description="online_st: imitates its correct rollouts and gold chains instead (ReFT's baseline)"
+    )
+    demos: DemosOrNone = Field(description="gold chains of the same prompts (online_st)")
+    value_model: ModelOrNone = Field(description="none: a value head on the policy's own trunk")
+    engine: Literal["hf", "vllm"]
+    sampling: SamplingName = Field(description="of rollouts: temperature 1 and top_p 1, or ratios are wrong")
+    rollout_batch: Positive = Field(default=256, description="completions that the engine draws together")
+    checker: Checker = "auto"
+    partial: PartialRule = "paper"
+    partial_reward: Annotated[float, at.Ge(0), at.Lt(1)] = 0.1
+    wrong_steps: Literal["auto", "ignore", "log", "zero"] = Field(
+        default="auto",
+        description="right answers with a wrong step, by rule: logged, or rewarded like no answer; auto: logged where"
+        " questions have options",
+    )
+    ppo_epochs: Positive = Field(default=2, description="passes over each step's rollouts (U)")
+    mini_batch: Positive | None = Field(default=None, description="rollouts of one update; none: all of a step's")
+    beta: Annotated[float, at.Ge(0)] = Field(default=0.05, description="weight of the KL penalty in the reward")
+    adaptive_kl: AdaptiveKl | None = None
+    gamma: Annotated[float, at.Gt(0), at.Le(1)] = 1.0
+    lam: Annotated[float, at.Ge(0), at.Le(1)] = Field(default=0.95, description="λ of the advantages (GAE)")
+    value_lam: Annotated[float, at.Ge(0), at.Le(1)] | None = Field(
+        default=None, description="λ of the returns that the value learns; none: as `lam`"
+    )
+    clip: Annotated[float, at.Gt(0)] = 0.2
+    value_clip: Annotated[float, at.Gt(0)] = 0.2
+    value_coefficient: Annotated[float, at.Ge(0)] = 5.0
+    whiten: bool = Field(default=True, description="advantages to mean 0 and variance 1 over a step's tokens")
+    critic_warmup: Natural = Field(default=0, description="first steps that train the value alone")
+    mask_truncated: bool = Field(default=False, description="train nothing on rollouts that the token limit cut")
+    stops: Stops = Stops()
+
+    @model_validator(mode="after")
+    def _algorithm(self) -> "PpoRun":
+        if (self.algorithm == "online_st") != (self.demos != NONE):
+            raise ValueError("demos: gold chains are for `algorithm: online_st`, which needs them; else write `none`")
+        if self.algorithm == "online_st" and self.value_model != NONE:
+            raise ValueError("value_model: `online_st` has no value; write `none`")
+        if self.mini_batch and self.mini_batch > self.optimizer.batch_size:
+            raise ValueError("mini_batch: more than optimizer.batch_size, the rollouts of a step; lower it")
+        return self
+
+
+class RewardModelRun(TrainingRun):
+    """A classifier of samples, correct or not: a two-class head on a completion's last token (ReFT, §4.3)."""
+
+    writes: ClassVar = ("models", "training")
+
+    samples: SamplesName
+    rewards: RewardsName
+    deduplicate: bool = Field(default=True, description="drop samples whose text an earlier one of the prompt has")
+
+
+class ScoresRun(Section):
+    """P(correct) of samples under a reward model."""
+
+    writes: ClassVar = ("scores",)
+
+    samples: SamplesName
+    model: ModelName = Field(description="a model of `reward_model`")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    micro_tokens: Positive = 16384
+    max_tokens: Positive = 1024
