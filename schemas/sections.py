@@ -22,6 +22,8 @@ from schemas.slots import (
     Natural,
     PairsName,
     PairsOrNone,
+    PartialReward,
+    PartialRule,
     Positive,
     PredictionsName,
     ProblemsName,
@@ -222,6 +224,12 @@ class RewardsRun(Section):
 
     predictions: PredictionsName
     problems: AnsweredName
+    partial: PartialRule = Field(
+        default="none",
+        description="who gets the partial reward of a wrong answer: as ReFT's paper has it, or as its authors' code;"
+        " pairs of correct and wrong samples then need a `margin` below 1",
+    )
+    partial_reward: PartialReward = Field(default=0.1, description="the partial reward, unless `partial` is none")
 
 
 class EvaluateRun(Section):

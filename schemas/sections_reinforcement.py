@@ -14,6 +14,8 @@ from schemas.slots import (
     ModelName,
     ModelOrNone,
     Natural,
+    PartialReward,
+    PartialRule,
     Positive,
     PromptsName,
     RewardsName,
@@ -21,10 +23,6 @@ from schemas.slots import (
     SamplingName,
     Section,
 )
-
-PartialRule = Literal["none", "paper", "code"]
-"""Who gets the partial reward for a wrong answer. ReFT's paper: who states a number, where gold is a number too; its
-authors' code: who states any answer (and with options everybody, since there the whole text is an answer)."""
 
 
 class AdaptiveKl(Section):
@@ -64,7 +62,7 @@ class PpoRun(TrainingRun):
     rollout_batch: Positive = Field(default=256, description="completions that the engine draws together")
     checker: Checker = "auto"
     partial: PartialRule = "paper"
-    partial_reward: Annotated[float, at.Ge(0), at.Lt(1)] = 0.1
+    partial_reward: PartialReward = 0.1
     wrong_steps: Literal["auto", "ignore", "log", "zero"] = Field(
         default="auto",
         description="right answers with a wrong step, by rule: logged, or rewarded like no answer; auto: logged where"

@@ -70,6 +70,10 @@ SamplingName = Annotated[str, Entry("sampling")]
 Checker = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*@[\w.+-]+)$")]
 """`auto`, a checker of `builders.checkers`, or a user's own as `package.module:Class@version`."""
 EngineName = Literal["hf", "vllm", "openai", "ray", "scripted"]
+PartialRule = Literal["none", "paper", "code"]
+"""Who gets the partial reward for a wrong answer. ReFT's paper: who states a number, where gold is a number too; its
+authors' code: who states any answer (and with options everybody, since there the whole text is an answer)."""
+PartialReward = Annotated[float, at.Ge(0), at.Lt(1)]
 
 
 def quoted(names: Iterable[str]) -> str:

@@ -105,6 +105,12 @@ def number_value(written: str) -> Fraction | None:
     return -value if match["minus"] or match["minus2"] else value
 
 
+def is_number(written: str) -> bool:
+    """Whether a text is one number and nothing else: a currency or percent sign is part of it, a unit is not."""
+    text = _plain(written.strip()).removesuffix("\\%").removesuffix("%")
+    return len(text) <= MAX_CHARS and _NUMBER.fullmatch(text) is not None
+
+
 def _magnitude(match: re.Match[str]) -> Fraction | None:
     top, bottom = match["top"] or match["top2"], match["bottom"] or match["bottom2"]
     if bottom:
