@@ -30,5 +30,5 @@ class Rollout(Row):
     )
     value: float | None = Field(description="value of the prompt, before the first token; null: no value model")
     reward_to_go: float | None = Field(
-        description="return of the first token, KL penalties included; null: no value model"
+        description="return of the first token, KL penalties included; null: no value model, or undecided"
     )

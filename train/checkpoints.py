@@ -37,6 +37,8 @@ class TrainingState:
     best_accuracy: float | None = None
     tokens: int = 0
     device_s: float = 0.0
+    more: dict[str, Any] = field(default_factory=dict)
+    """What one kind of training remembers beside these."""
 
 
 class Checkpoints:
@@ -45,6 +47,8 @@ class Checkpoints:
     def __init__(self, fingerprint: str, policy: Policy, optimizer: torch.optim.AdamW):
         self.directory = ledger_dir() / "checkpoints" / fingerprint
         self.policy, self.optimizer = policy, optimizer
+        self.journal = self.directory / "journal"
+        """A file that a run may append to; it stays until all is removed."""
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -99,7 +103,7 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)
         aside.replace(final)
         _sync(self.directory)  # a checkpoint survives a power failure before what it replaces is removed
-        self._remove_others({final, self._best_path(state.best_step or 0), self.directory / "lock"})
+        self._remove_others({final, self._best_path(state.best_step or 0), self.journal, self.directory / "lock"})
 
     def save_best(self, step: int) -> None:
         """Keeps the present weights as the best so far."""

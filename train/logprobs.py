@@ -40,11 +40,31 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
 def token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
     """Log-prob of each target after its hidden state: (S, d), (S,) -> (S,)."""
     score = partial(_chunk_logprobs, model)
-    rows = max(256, _CHUNK_LOGITS // _head(model).weight.shape[0])
-    chunks = list(zip(hidden.split(rows), targets.split(rows), strict=True))
+    chunks = _chunks(model, hidden, targets)
     if not torch.is_grad_enabled():
         return torch.cat([score(h, t) for h, t in chunks])
     return torch.cat([checkpoint(score, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in chunks])
+
+
+@torch.no_grad()
+def token_logprobs_and_entropies(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-prob of each target, and the entropy of the distribution that it was drawn from, in nats: (S,) twice, from
+    the same logits and without gradients.
+    """
+    logprobs, entropies = zip(*(_chunk_both(model, h, t) for h, t in _chunks(model, hidden, targets)), strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def _chunks(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+    rows = max(256, _CHUNK_LOGITS // _head(model).weight.shape[0])
+    return list(zip(hidden.split(rows), targets.split(rows), strict=True))
+
+
+def _chunk_both(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.autocast(hidden.device.type, enabled=False):
+        logprobs = logits(model, hidden.to(_head(model).weight.dtype)).log_softmax(-1)
+    entropies = -(logprobs.exp() * logprobs).sum(-1)
+    return logprobs.gather(-1, targets[:, None]).squeeze(-1), entropies
 
 
 def _chunk_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:

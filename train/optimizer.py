@@ -27,8 +27,12 @@ class Schedule:
 
     def batch(self, step: int) -> list[int]:
         """Numbers of the examples of a step (0-based)."""
+        return [number for number, _ in self.visits(step)]
+
+    def visits(self, step: int) -> list[tuple[int, int]]:
+        """(number of an example, how often it was drawn before) of a step: in each epoch it is drawn once."""
         size = self.config.batch_size
-        return [self._draw(i) for i in range(step * size, min((step + 1) * size, self.drawn))]
+        return [(self._draw(i), i // self.n) for i in range(step * size, min((step + 1) * size, self.drawn))]
 
     def epoch(self, step: int) -> float:
         """Passes over the data before a step."""

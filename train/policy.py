@@ -59,6 +59,8 @@ class Policy:
         self.path: ScoringPath = _choose_path(model, probe)
         model.generation_config = _storable(model.generation_config)
         self._peft = _add_adapters(model, lora) if lora else None
+        self.beside: nn.Module = nn.ModuleDict()
+        """What is trained with the model and not saved with it, such as a value head."""
         torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
         self._ready()
 
@@ -83,8 +85,29 @@ class Policy:
         return packing.micro_batches(lengths, budget, padded=self.path == "padded")
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Name -> parameter that is trained: all weights, or the adapters'."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        """Name -> parameter that is trained: all weights, or the adapters'; and those `beside` the model."""
+        named = (self.model.named_parameters(), self.beside.named_parameters("beside"))
+        return {name: p for parameters in named for name, p in parameters if p.requires_grad}
+
+    @property
+    def modules(self) -> nn.ModuleList:
+        """All that has trainable parameters."""
+        return nn.ModuleList([self.model, self.beside])
+
+    def frozen(self) -> "Policy":
+        """The present weights for good, without gradients."""
+        still = copy.copy(self)
+        still.model, still.beside = copy.deepcopy(self.model).requires_grad_(False), nn.ModuleDict()
+        return still
+
+    @property
+    def has_adapters(self) -> bool:
+        return self._peft is not None
+
+    def without_adapters(self) -> contextlib.AbstractContextManager[None]:
+        """While it is held, the model is the one that training started from."""
+        assert self._peft is not None, "a model that is trained itself is not what it was"
+        return self._peft.disable_adapter()
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:

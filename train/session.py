@@ -24,8 +24,11 @@ from train.policy import Policy
 from train.validation import Validator, load_validator
 
 _NAMED = 3  # examples that an error names
-_SOURCES = ("train/*.py", "builders/rendering.py", "builders/engines/*.py", "builders/checkers/*.py")
-"""Code that decides a run's outputs: training itself, and what validation generates and checks with."""
+_SOURCES = (
+    "train/*.py", "builders/rendering.py", "builders/engines/*.py", "builders/checkers/*.py", "builders/rule_labels.py",
+    "builders/steps.py", "builders/equations/*.py",
+)  # fmt: skip
+"""Code that decides a run's outputs: training itself, and what validation and rollouts generate and check with."""
 
 Watch = Callable[[], dict[str, Any]]
 """Measures the present weights: more columns of a row. It is called without gradients, dropout or random state."""
@@ -44,17 +47,18 @@ class Session:
         self.config: TrainingRun = stage.config
         self.schedule = Schedule(timed_optimizer(stage), n_examples, stage.params.seed)
         self.parameters = policy.trainable()
-        self.optimizer = adamw(policy.model, self.config.optimizer)
-        self.checkpoints = Checkpoints(self._fingerprint(data_hash), policy, self.optimizer)
+        self.optimizer = adamw(policy.modules, self.config.optimizer)
+        self.fingerprint = self._fingerprint(data_hash)
+        self.checkpoints = Checkpoints(self.fingerprint, policy, self.optimizer)
         self.state = TrainingState()
         self._before: dict[str, Any] = {}
 
     def _fingerprint(self, data_hash: str) -> str:
-        """Hash of everything that decides the run's outputs."""
+        """Hash of everything that decides the run's outputs; what only says when it stops does not."""
         stage, validator = self.stage, self.validator.fingerprint if self.validator else None
         model = fingerprint(stage.dir("models", self.config.model))
         libraries = [torch.__version__, transformers.__version__]
-        run = [stage.section, self.config.model_dump(), stage.params.seed, model, data_hash, validator]
+        run = [stage.section, self.config.model_dump(exclude={"stops"}), stage.params.seed, model, data_hash, validator]
         run.append(self.schedule.steps)  # `steps_from` says only where they come from
         return digest([run, self.policy.path, self.policy.device.type, libraries, code_hash(_SOURCES)])
 
@@ -114,6 +118,10 @@ class Session:
             self.checkpoints.save_best(step)
             self.state.best_step, self.state.best_accuracy = step, accuracy
         return accuracy
+
+    def keep(self) -> None:
+        """Writes a checkpoint now: the run is about to end with an error, and may go on from here."""
+        self.checkpoints.save(self.state)
 
     def log(self, step: int, columns: dict[str, Any]) -> None:
         """Keeps a step's columns of the training table, if the step is one that is logged."""
