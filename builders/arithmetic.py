@@ -1,8 +1,9 @@
-"""Generated arithmetic word problems, each with a chain of one sentence per step and its answer.
+"""Generated arithmetic word problems, each with its answer, a chain of one sentence per step, and a program for it.
 
 Five kinds of stories (a collection that changes, people compared, a shop, things in boxes, work by the day) over 16
 names and 12 kinds of things, with `+`, `-` and `*`. Every number is a whole number from 0 to 999, mostly below 100;
-nothing in a question is superfluous. The vocabulary is closed: `vocabulary()` has every word of every seed.
+nothing in a question is superfluous. The vocabulary is closed: `vocabulary()` has every word of every seed. Programs
+assign one variable per step, named after the story, from numbers of the question and from variables.
 
 All randomness is one `random.Random(seed)`, of which only `choice` and `randrange` are used: the same seed gives the
 same problems on every Python version.
@@ -20,6 +21,8 @@ from math import gcd
 from typing import NamedTuple
 from zlib import crc32
 
+from builders.arithmetic_words import CHAIN, HEAD, HOLDERS, NAMES, PACKS, TEXT, THINGS, VARIABLES, WARES, WORK
+
 SEED_BUCKETS = 8
 MAX_STEPS = 8
 LICENCE = "CC0-1.0"
@@ -33,90 +36,28 @@ _MULTIPLIER = range(2, 4)
 _PATIENCE = 4_000
 """Candidates in a row that are duplicates before the stream is said to be at its end."""
 
-NAMES = (
-    "Anna",
-    "Ben",
-    "Cora",
-    "Dan",
-    "Eva",
-    "Finn",
-    "Gina",
-    "Hugo",
-    "Iris",
-    "Jack",
-    "Kate",
-    "Leo",
-    "Mia",
-    "Nina",
-    "Omar",
-    "Paul",
-)
-THINGS = ("apples", "beads", "books", "cards", "coins", "cups", "nuts", "pears", "pens", "shells", "stamps", "stones")
-WARES = tuple(thing for thing in THINGS if thing != "coins")
-PACKS = ("bags", "boxes", "jars", "packs")
-HOLDERS = (("shelves", "boxes", "box"), ("rooms", "desks", "desk"), ("carts", "bags", "bag"), ("rows", "jars", "jar"))
-WORK = (
-    ("reads", "pages", "read"),
-    ("bakes", "pies", "bake"),
-    ("writes", "letters", "write"),
-    ("plants", "trees", "plant"),
-    ("runs", "miles", "run"),
-)
-
-TEXT = {
-    "has": "{name} has {n} {things}.",
-    "gain_buys": "{name} buys {n} more.",
-    "gain_finds": "{name} finds {n} more.",
-    "gain_given": "{other} gives {name} {n} more.",
-    "loss_loses": "{name} loses {n}.",
-    "loss_sells": "{name} sells {n}.",
-    "loss_gives": "{name} gives {n} to {other}.",
-    "times": "Then {name} gets {n} times as many.",
-    "packs": "{name} buys {n} {packs} with {m} {things} each.",
-    "ask_now": "How many {things} does {name} have now?",
-    "more": "{name} has {n} more than {other}.",
-    "fewer": "{name} has {n} fewer than {other}.",
-    "times_as_many": "{name} has {n} times as many as {other}.",
-    "ask_has": "How many {things} does {name} have?",
-    "ask_both": "How many {things} do {other} and {name} have together?",
-    "purse": "{name} has {n} coins.",
-    "buys": "{name} buys {n} {things} for {m} coins each.",
-    "buys_two": "{name} buys {n} {things} for {m} coins each and {k} {others} for {p} coins each.",
-    "ask_pays": "How many coins does {name} pay?",
-    "ask_left": "How many coins does {name} have left?",
-    "holders": "{name} has {n} {holders} with {m} {boxes} each.",
-    "every": "Every {box} holds {n} {things}.",
-    "daily": "{name} {works} {n} {things} a day for {m} days.",
-    "once": "{name} {works} {n} {things}.",
-    "ask_together": "How many {things} do {name} and {other} {work} together?",
-    "ask_all": "How many {things} do {name}, {other} and {third} {work} together?",
-    "ask_more": "How many more {things} does {name} {work} than {other}?",
-}
-"""Sentences of questions."""
-
-CHAIN = {
-    "has": "{name} has {sum}.",
-    "both": "{other} and {name} have {sum}.",
-    "packs": "The {packs} hold {sum}.",
-    "cost": "The {things} cost {sum}.",
-    "pays": "{name} pays {sum}.",
-    "left": "{name} has {sum} left.",
-    "there": "There are {sum} {boxes}.",
-    "hold": "They hold {sum}.",
-    "works": "{name} {works} {sum}.",
-    "together": "Together that is {sum}.",
-    "difference": "That is {sum} more.",
-}
-"""Sentences of chains; `{sum}` is an equation such as `3 + 4 = 7`."""
-
 
 class WordProblem(NamedTuple):
-    """A question, its chain (one sentence per step), the answer, and the number of steps."""
+    """A question, its chain (one sentence per step), the answer, the number of steps, and the chain as a program.
+
+    The program is a function `solution()`, as ReFT has it: the question, an assignment per step, and what it returns.
+    """
 
     question: str
     chain: str
     answer: str
     steps: int
+    program: str
+
+
+class _Result(int):
+    """A number that an earlier step found, with the variable that holds it."""
+
+    variable: str
+
+
+def _written(number: int) -> str:
+    return number.variable if isinstance(number, _Result) else str(number)
 
 
 class _Draft:
@@ -124,14 +65,15 @@ class _Draft:
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
-        self.steps: list[tuple[str, int, str, int, int, dict[str, str]]] = []
-        self.value = 0
+        self.steps: list[tuple[str, int, str, int, _Result, dict[str, str]]] = []
+        self.value = _Result(0)
 
     def tell(self, key: str, **words: object) -> None:
         self.sentences.append(TEXT[key].format(**words))
 
     def step(self, key: str, a: int, sign: str, b: int, **words: str) -> int:
-        self.value = a + b if sign == "+" else a - b if sign == "-" else a * b
+        self.value = _Result(a + b if sign == "+" else a - b if sign == "-" else a * b)
+        self.value.variable = VARIABLES[key].format(**words).lower()
         self.steps.append((key, a, sign, b, self.value, words))
         return self.value
 
@@ -140,6 +82,11 @@ class _Draft:
             CHAIN[key].format(sum=f"{a} {sign} {b} = {result}", **words)
             for key, a, sign, b, result, words in self.steps
         )
+
+    def program(self) -> str:
+        lines = [f"{result.variable} = {_written(a)} {sign} {_written(b)}" for _, a, sign, b, result, _ in self.steps]
+        body = "\n".join(f"    {line}" for line in (*lines, f"return {self.value.variable}"))
+        return HEAD.format(question=" ".join(self.sentences)) + body
 
 
 def word_problems(seed: int, steps: tuple[int, int]) -> Iterator[WordProblem]:
@@ -156,7 +103,7 @@ def word_problems(seed: int, steps: tuple[int, int]) -> Iterator[WordProblem]:
         draft = _fresh(rng, n, seed % SEED_BUCKETS, seen)
         question = " ".join(draft.sentences)
         seen.add(question)
-        yield WordProblem(question, draft.chain(), str(draft.value), n)
+        yield WordProblem(question, draft.chain(), str(draft.value), n, draft.program())
 
 
 def generate(seed: int, steps: tuple[int, int], count: int, skip: int = 0) -> list[WordProblem]:
@@ -171,12 +118,13 @@ def options(problem: WordProblem, count: int) -> tuple[list[str], str]:
     return [str(first + i) for i in range(count)], string.ascii_uppercase[answer - first]
 
 
-def vocabulary() -> list[str]:
-    """Texts that hold every word and sign that any seed writes (numbers apart)."""
-    words = [*NAMES, *THINGS, *PACKS, *(word for group in (*HOLDERS, *WORK) for word in group)]
-    formats = [*TEXT.values(), *CHAIN.values()]
-    plain = ["".join(literal for literal, *_ in string.Formatter().parse(text)) for text in formats]
-    return [*plain, " ".join(words), "+ - * ="]
+def choosing(program: str, choices: Sequence[str]) -> str:
+    """The program of a problem, so that it returns the letter of its result among the options."""
+    body, _, result = program.rpartition("return ")
+    letters = ", ".join(
+        f'{number}: "{letter}"' for number, letter in zip(choices, string.ascii_uppercase, strict=False)
+    )
+    return f"{body}options = {{{letters}}}\n    return options[{result}]"
 
 
 def _fresh(rng: random.Random, steps: int, bucket: int, seen: set[str]) -> _Draft:
@@ -280,11 +228,11 @@ def _shop(rng: random.Random, steps: int) -> _Draft:
     if steps != 3:
         draft.tell("purse", name=name, n=purse)
     draft.tell("buys_two" if two else "buys", name=name, n=n, things=things, m=m, k=k, others=others, p=p)
-    first = draft.step("cost", n, "*", m, things=things)
+    total = draft.step("cost", n, "*", m, things=things)
     if two:
-        draft.step("pays", first, "+", draft.step("cost", k, "*", p, things=others), name=name)
+        total = draft.step("pays", total, "+", draft.step("cost", k, "*", p, things=others), name=name)
     if steps != 3:
-        draft.step("left", purse, "-", price, name=name)
+        draft.step("left", purse, "-", total, name=name)
     draft.tell("ask_pays" if steps == 3 else "ask_left", name=name)
     return draft
 
@@ -296,7 +244,7 @@ def _boxes(rng: random.Random, steps: int) -> _Draft:
     n, m, k = rng.randrange(2, 8), _pick(rng, _SMALL), _pick(rng, _SMALL)
     draft.tell("holders", name=name, n=n, holders=holders, m=m, boxes=boxes)
     draft.tell("every", box=box, n=k, things=things)
-    value = draft.step("hold", draft.step("there", n, "*", m, boxes=boxes), "*", k)
+    value = draft.step("hold", draft.step("there", n, "*", m, boxes=boxes), "*", k, things=things)
     for _ in range(steps - 2):
         value = _gain_or_loss(rng, draft, value, name, other, gain=rng.randrange(2) == 0)
     draft.tell("ask_now", things=things, name=name)

@@ -197,23 +197,19 @@ def _near(name: str, known: Iterable[str]) -> str | None:
     return f"did you mean '{near[0]}'?" if near else None
 
 
-def vocabulary_texts(stage: Stage, problems: str) -> list[str]:
+def vocabulary_texts(stage: Stage, problems: str, programs: bool) -> list[str]:
     """Texts whose words a tokenizer made from a problems run knows.
 
-    These are the run's questions and solutions; for generated problems also every word that their generator knows, so
-    that a tokenizer made from one set of them covers all others.
+    These are the run's questions and solutions (`programs` too, only if asked for); for generated problems also every
+    word that their generator knows, so that a tokenizer made from one set of them covers all others.
     """
-    from builders import arithmetic
+    from builders.arithmetic_words import vocabulary
 
     asked = stage.read("problems", problems, ["source", "question"])
-    texts = asked["question"].to_pylist() + stage.read("solutions", problems, ["text"])["text"].to_pylist()
-    return texts + (arithmetic.vocabulary() if "arithmetic" in asked["source"].unique().to_pylist() else [])
-
-
-def _template_texts(config: ModelRun) -> list[str]:
-    from builders.word_tokenizer import template_texts
-
-    return template_texts(config.templates)
+    solutions = stage.read("solutions", problems, ["style", "text"]).to_pylist()
+    texts = asked["question"].to_pylist()
+    texts += [row["text"] for row in solutions if programs or row["style"] != "program"]
+    return texts + (vocabulary(programs) if "arithmetic" in asked["source"].unique().to_pylist() else [])
 
 
 def build(stage: Stage, directory: Path) -> dict[str, Any]:
@@ -224,8 +220,7 @@ def build(stage: Stage, directory: Path) -> dict[str, Any]:
     if config.hosted is not None:
         return write_hosted(directory, config.hosted)
     if config.config is not None:
-        texts = [*vocabulary_texts(stage, config.vocabulary), *_template_texts(config)]
-        return initialise(config.config, texts, stage.params.seed, directory, "config")
+        return initialise(config.config, _words(stage, config), stage.params.seed, directory, "config")
     if config.path == NO_FILE:
         copy_model(_snapshot(config), directory, config.trust_remote_code, "hub")
         return {"source": "hub", "hub": config.hub, "revision": config.revision}
@@ -236,6 +231,14 @@ def build(stage: Stage, directory: Path) -> dict[str, Any]:
         raise ValueError(f"path: beside `hub`, a LoRA adapter is expected, and '{source}' is none; give one of the two")
     copy_model(source, directory, config.trust_remote_code, "path")
     return {"source": "path", "path": config.path}
+
+
+def _words(stage: Stage, config: ModelRun) -> list[str]:
+    """Texts with the words of a new tokenizer. Those of programs are among them where a template asks for programs."""
+    from builders.word_tokenizer import asks_for_programs, template_texts
+
+    programs = asks_for_programs(config.templates)
+    return [*vocabulary_texts(stage, config.vocabulary, programs), *template_texts(config.templates)]
 
 
 def _build_adapted(config: ModelRun, adapter: Path, root: Path, directory: Path) -> dict[str, Any]:

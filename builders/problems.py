@@ -140,14 +140,16 @@ def generated(config: ProblemsRun) -> Iterator[Record]:
     assert config.limit is not None
     problems = arithmetic.generate(config.seed, config.steps, config.skip + config.limit)
     for number, p in enumerate(problems, 1):
-        record = Record(f"generated problem {number}", p.question, p.answer, p.chain, level=str(p.steps))
+        record = Record(
+            f"generated problem {number}", p.question, p.answer, p.chain, level=str(p.steps), program=p.program
+        )
         yield _with_options(record, *arithmetic.options(p, config.options)) if config.options else record
 
 
 def _with_options(record: Record, choices: list[str], letter: str) -> Record:
-    """The same problem as a multiple-choice one, whose solution names the option too."""
-    solution = f"{record.solution} That is ({letter})."
-    return record._replace(choices=choices, answer=letter, answer_kind="choice", solution=solution)
+    """The same problem as a multiple-choice one, whose solutions name the option too."""
+    solution, program = f"{record.solution} That is ({letter}).", arithmetic.choosing(record.program or "", choices)
+    return record._replace(choices=choices, answer=letter, answer_kind="choice", solution=solution, program=program)
 
 
 def _check(config: ProblemsRun) -> None:

@@ -2,10 +2,10 @@
 
 They answer no prompt, so `prompt_id` is null; `demos_gold` and `pairs_outcome` put them under the prompts of their
 problem. With `numbered`, their steps are marked as `Step 2:` and so on, for prompts that end in `Step 1:`; `bare` ones
-are the ending alone.
+are the ending alone; `body` leaves out the head of a program, for prompts that end in it (`reft_program_start`).
 
-A problem without a solution of the style is a reject (`no_solution`), and so is a solution whose ending needs a gold
-answer that is not known (`no_answer`).
+A problem without a solution of the style is a reject (`no_solution`; with `body`, also where a program has no head),
+and so is a solution whose ending needs a gold answer that is not known (`no_answer`).
 """
 
 import re
@@ -61,9 +61,9 @@ def _broken(end: re.Match[str]) -> str:
 def build(solved: pa.Table, config: GoldSamplesRun, counter: TokenCounter | None) -> pa.Table:
     """`samples` rows from `problem_id`, `index`, `text` and `ending` in the order of the first two.
 
-    Ids carry the style, the ending and whether steps are numbered or left out.
+    Ids carry the style, the ending and whether steps are numbered, or what is left out.
     """
-    forms = [form for form in ("numbered", "bare") if getattr(config, form)]
+    forms = [form for form in ("numbered", "bare", "body") if getattr(config, form)]
     fingerprint = digest([MODEL, config.style, config.ending, *forms])
     keys = zip(solved["problem_id"].to_pylist(), solved["index"].to_pylist(), strict=True)
     ids = [sample_id(problem, fingerprint, index) for problem, index in keys]
@@ -96,7 +96,7 @@ def run(stage: Stage) -> None:
         for table in ("problems", "solutions", "answers"):
             duck.view(table, table, [stage.dir(table, config.problems)], stage.scope)
         query = sql_file(__file__, "samples_gold")
-        batches = duck.batches(query, {"style": config.style, "ending": config.ending})
+        batches = duck.batches(query, {"style": config.style, "ending": config.ending, "body": config.body})
         stage.write(Sample, _kept(stage, batches, counter))
 
 

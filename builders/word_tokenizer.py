@@ -7,7 +7,7 @@ forms of every word are there, so a known word is known wherever it stands. Unkn
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -76,8 +76,16 @@ def template_texts(names: Iterable[str]) -> list[str]:
 
     Raises ValueError for a name without a file.
     """
-    contents = (read_file(name, DIRECTORY)[1] for name in names)
-    return [text for content in contents for text in _strings(yaml.safe_load(content))]
+    return [text for template in _templates(names) for text in _strings(template)]
+
+
+def asks_for_programs(names: Iterable[str]) -> bool:
+    """Whether one of some shipped templates is of style `program`. Raises ValueError as `template_texts` does."""
+    return any(template.get("style") == "program" for template in _templates(names))
+
+
+def _templates(names: Iterable[str]) -> list[dict[str, Any]]:
+    return [yaml.safe_load(read_file(name, DIRECTORY)[1]) for name in names]
 
 
 def _strings(value: object) -> list[str]:

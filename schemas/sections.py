@@ -64,7 +64,9 @@ class ModelRun(Section):
     config: dict[str, Any] | None = Field(default=None, description="`model_type` and sizes of a model to initialise")
     vocabulary: ExplainedOrNone = Field(description="problems whose words make the tokenizer of an initialised model")
     templates: list[str] = Field(
-        default=[], description="shipped templates whose words the tokenizer of an initialised model knows, too"
+        default=[],
+        description="shipped templates whose words the tokenizer of an initialised model knows, too; with one of style"
+        " `program`, the words of programs",
     )
     script: list[str] | None = Field(default=None, description="completions of the `scripted` engine")
     hosted: str | None = Field(
@@ -175,6 +177,10 @@ class GoldSamplesRun(Section):
         " one's marker is the prompt's prefill",
     )
     bare: bool = Field(default=False, description="the ending alone: an answer without its solution")
+    body: bool = Field(
+        default=False,
+        description="style program: without `def solution():` and its docstring, which are the prompt's prefill",
+    )
     model: ModelOrNone = Field(description="whose tokenizer counts tokens")
 
     @model_validator(mode="after")
@@ -183,6 +189,10 @@ class GoldSamplesRun(Section):
             raise ValueError("numbered: `bare` samples have no steps; remove one of the two")
         if self.numbered and self.style == "program":
             raise ValueError("numbered: the lines of a program are no steps; use `style: natural`")
+        if self.body and self.style != "program":
+            raise ValueError("body: only programs have a head to leave out; use `style: program`, or remove it")
+        if self.body and self.bare:
+            raise ValueError("body: `bare` samples have no program; remove one of the two")
         return self
 
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.arithmetic import MAX_STEPS, SEED_BUCKETS, WordProblem, generate, options, vocabulary
+from builders.arithmetic import MAX_STEPS, SEED_BUCKETS, WordProblem, choosing, generate, options
+from builders.arithmetic_words import vocabulary
+from builders.checkers.program import ReftProgramChecker
 from schemas.ids import digest
 
 EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)")
@@ -63,8 +65,13 @@ def test_a_seed_gives_the_same_problems_everywhere() -> None:
         "The cups cost 3 * 3 = 9. The beads cost 2 * 4 = 8. Hugo pays 9 + 8 = 17.",
         "17",
         3,
+        "def solution():\n"
+        '    """Hugo buys 3 cups for 3 coins each and 2 beads for 4 coins each. How many coins does Hugo pay?"""\n'
+        "    cups = 3 * 3\n    beads = 2 * 4\n    price = cups + beads\n    return price",
     )
-    assert digest([list(problem) for problem in generate(7, (1, 6), 300)]) == "9cb16762cbc26135"
+    problems = generate(7, (1, 6), 300)
+    assert digest([list(problem[:4]) for problem in problems]) == "9cb16762cbc26135"
+    assert digest([problem.program for problem in problems]) == "f0c7fcd4971d68b7"
 
 
 def test_windows_of_one_stream_share_nothing() -> None:
@@ -78,11 +85,44 @@ def test_seeds_of_different_remainder_share_nothing() -> None:
     assert sum(map(len, streams)) == len(set().union(*streams)) == 400 * SEED_BUCKETS
 
 
+UNIT = re.compile(r"[A-Za-z]+|[^\sA-Za-z\d]")
+
+
 def test_vocabulary_covers_every_seed() -> None:
-    known = set(re.findall(r"[A-Za-z]+|[^\sA-Za-z\d]", " ".join(vocabulary())))
+    plain, known = (set(UNIT.findall(" ".join(vocabulary(programs)))) for programs in (False, True))
+    assert plain < known
+    assert "solution" not in plain
     for seed in range(3):
         for problem in generate(seed, (1, 6), 1_000):
-            assert set(re.findall(r"[A-Za-z]+|[^\sA-Za-z\d]", f"{problem.question} {problem.chain}")) <= known
+            assert set(UNIT.findall(f"{problem.question} {problem.chain}")) <= plain
+            program = choosing(problem.program, options(problem, 5)[0])
+            assert set(UNIT.findall(f"{problem.program} {program}")) <= known
+
+
+def test_programs_are_the_chains_by_other_means() -> None:
+    """One assignment per step with its operation and result; each names what an earlier step found, and the answer."""
+    for seed in range(3):
+        for problem in generate(seed, (1, 6), 300):
+            lines = problem.program.split("\n")
+            assert lines[:2] == ["def solution():", f'    """{problem.question}"""']
+            values: dict[str, int] = {}
+            steps = [line.split() for line in lines[2:-1]]
+            for (variable, _, a, sign, b), equation in zip(steps, EQUATION.findall(problem.chain), strict=True):
+                found = [str(values.get(operand, operand)) for operand in (a, b)]
+                assert (found[0], sign, found[1]) == equation[:3]
+                known = re.findall(r"\d+", problem.question)
+                assert all(operand in values or operand in known for operand in (a, b)), "only numbers of the question"
+                values[variable] = int(equation[3])
+            assert lines[-1] == f"    return {steps[-1][0]}"
+
+
+def test_programs_run_to_their_answers() -> None:
+    with ReftProgramChecker() as checker:
+        for seed, steps in ((0, (2, 4)), (1, (1, 6)), (2, (5, 8))):
+            problems = generate(seed, steps, 300)
+            assert [checker.extract("", problem.program) for problem in problems] == [p.answer for p in problems]
+            chosen = [(choosing(p.program, options(p, 4)[0]), options(p, 4)[1]) for p in problems[:50]]
+            assert all(checker.extract("", program) == letter for program, letter in chosen)
 
 
 @pytest.mark.parametrize("steps", [(0, 2), (3, 2), (2, 9)])

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import arithmetic, models, problems
+from builders import arithmetic, arithmetic_words, models, problems
 from builders.model_files import fingerprint, load_model, load_tokenizer, read_record
 from builders.models import initialise, run
 from builders.word_tokenizer import build_tokenizer, template_texts, vocabulary
@@ -26,12 +26,12 @@ from tests.hub_server import COMMIT, directory_files, hub_server
 
 TINY = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
 TINY |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64}
-WORDS = sorted(set(re.findall("[A-Za-z]+", " ".join(arithmetic.vocabulary()))))
+WORDS = sorted(set(re.findall("[A-Za-z]+", " ".join(arithmetic_words.vocabulary()))))
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return build_tokenizer(arithmetic.vocabulary())
+    return build_tokenizer(arithmetic_words.vocabulary())
 
 
 # --- the word tokenizer ------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_every_template_and_ending_is_known(tokenizer: Any) -> None:
 
 
 def test_words_of_further_templates_are_known_where_they_are_named(tokenizer: Any) -> None:
-    named = build_tokenizer([*arithmetic.vocabulary(), *template_texts(["numbered_steps"])])
+    named = build_tokenizer([*arithmetic_words.vocabulary(), *template_texts(["numbered_steps"])])
     assert tokenizer.unk_token_id in tokenizer.encode("Step 1: 2")
     assert named.decode(named.encode("Answer:\nStep 1: 2")) == "Answer:\nStep 1: 2"
     with pytest.raises(ValueError, match=r"no 'numbered_step' in builders/templates \(did you mean 'numbered_steps'"):
@@ -101,7 +101,7 @@ def test_initialised_models_have_deterministic_bytes(tmp_path: Path) -> None:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         torch.manual_seed(hash(name) % 1000)
-        initialise(TINY, arithmetic.vocabulary(), seed, tmp_path / name, "config")
+        initialise(TINY, arithmetic_words.vocabulary(), seed, tmp_path / name, "config")
         torch.set_num_threads(before)
         made[name] = directory_files(tmp_path / name)
     assert made["a"] == made["b"]
@@ -170,6 +170,25 @@ def test_an_initialised_model_loads_and_knows_all_generated_words(initialised: P
     assert record["provenance"]["config"] == TINY
     assert record["provenance"]["trust_remote_code"] is False
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(record["files"])
+
+
+def test_words_of_programs_are_known_only_where_a_template_asks_for_programs(initialised: Path) -> None:
+    """A model without such a template keeps its vocabulary, whatever solutions its problems have."""
+    natural = model_run(config=TINY, vocabulary="train", templates=["reft_natural"])
+    program = natural | {"templates": ["reft_natural", "reft_program_start"]}
+    params_file({"problems": {"train": GENERATED}, "models": {"n": natural, "p": program}})
+    for name in ("n", "p"):
+        execute("models", name, run)
+    plain, words, programs = (load_tokenizer(Path("data/models") / name) for name in ("m0", "n", "p"))
+    assert set(words.get_vocab()) - set(plain.get_vocab()) == {"reasoning", " reasoning"}
+    for problem in arithmetic.generate(99, (1, 6), 100):
+        for text in (
+            problem.program,
+            f"Answer reasoning:\n{problem.chain}\nTherefore, the answer is: {problem.answer}",
+        ):
+            assert programs.decode(programs.encode(text)) == text
+            assert programs.unk_token_id not in programs.encode(text)
+        assert words.unk_token_id in words.encode(problem.program)
 
 
 def test_a_local_model_is_copied_without_code_or_pickles(initialised: Path) -> None:

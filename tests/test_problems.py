@@ -334,7 +334,8 @@ def test_stage_generates_windows_of_one_stream(workspace: Path) -> None:
     assert {(r["level"], r["subject"], r["licence"], r["source"]) for r in rest} == {
         (level, None, "CC0-1.0", "arithmetic") for level in ("2", "3")
     }
-    assert len(rows_of("solutions", "rest")) == 10
+    solutions = [(row["problem_id"], row["style"]) for row in rows_of("solutions", "rest")]
+    assert sorted(solutions) == sorted((row["problem_id"], s) for row in rest for s in ("natural", "program"))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from builders import pairs_outcome, samples_gold, samples_import
+from builders import pairs_outcome, prompts, samples_gold, samples_import
+from builders import problems as make_problems
+from builders.checkers.program import ReftProgramChecker
 from builders.model_files import load_tokenizer, write_record
 from builders.models import initialise
 from builders.steps import split_steps
-from schemas import Reward, Sample
+from schemas import Reward, Sample, Solution
 from schemas.ids import digest, sample_id, text_hash
 from stores.paths import run_dir
 from stores.stage import execute
@@ -164,6 +166,80 @@ def test_programs_are_not_numbered(problems: None) -> None:
     world.write_params(samples_gold={"gold": run})
     with pytest.raises(ValueError, match=r"samples_gold.gold: numbered: the lines of a program are no steps"):
         execute("samples_gold", "gold", samples_gold.run)
+
+
+BODIES = [
+    # a program, the same without its head
+    (
+        'def solution():\n    """Legs of 2 cats?"""\n    legs = 2 * 4\n    return legs',
+        "    legs = 2 * 4\n    return legs",
+    ),
+    ('def solution():\n    """Legs  of\n2 cats?"""\n    # """no"""\n    return 8', '    # """no"""\n    return 8'),
+    ("def solution():\n    return 8", "    return 8"),
+    ('def solution():\n    """Legs of 2 cats?"""\n', None),
+    ("ans = 8", None),
+]
+
+
+@pytest.mark.parametrize(("program", "body"), BODIES)
+def test_the_body_of_a_program_is_what_its_head_leaves(problems: None, program: str, body: str | None) -> None:
+    written = Solution(problem_id=CATS.problem_id, style="program", index=0, text=program)
+    world.write("solutions", "train", [world.solution(CATS, "2 * 4"), written])
+    run = {"problems": "train", "ending": "", "model": "none", "style": "program"}
+    world.write_params(samples_gold={"whole": run, "body": run | {"body": True}})
+    for name in ("whole", "body"):
+        execute("samples_gold", name, samples_gold.run)
+    whole, cut = (
+        [(row["sample_id"], row["text"]) for row in world.read("samples", name)] for name in ("whole", "body")
+    )
+    assert [text for _, text in whole] == [program]
+    assert [text for _, text in cut] == ([] if body is None else [body])
+    assert not {sample for sample, _ in whole} & {sample for sample, _ in cut}
+    rejects = world.rejects("samples_gold", "body")
+    assert ((CATS.problem_id, None, "no_solution", "") in rejects) == (body is None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"style": "natural"}, "body: only programs have a head to leave out"),
+        ({"style": "program", "bare": True}, "body: `bare` samples have no program"),
+    ],
+)
+def test_only_programs_have_a_body(problems: None, fields: dict[str, Any], message: str) -> None:
+    run = {"problems": "train", "ending": "", "model": "none", "body": True}
+    world.write_params(samples_gold={"gold": run | fields})
+    with pytest.raises(ValueError, match=f"samples_gold.gold: {message}"):
+        execute("samples_gold", "gold", samples_gold.run)
+
+
+@pytest.mark.parametrize(("template", "body"), [("reft_program", False), ("reft_program_start", True)])
+def test_generated_programs_continue_their_prompts_and_run_to_gold(workspace: Path, template: str, body: bool) -> None:
+    """What a model is taught under a prompt is what the checker executes: prefill and text together."""
+    made = {"source": "arithmetic", "path": "data/none", "split": "train", "steps": [2, 4], "limit": 60}
+    asked = {"template": template, "rendering": "text", "demo_samples": "none", "demo_problems": "none"}
+    gold = {"style": "program", "ending": "", "body": body, "model": "none"}
+    seeds = {"train": 0, "seed_1": 1, "seed_2": 2}
+    world.write_params(
+        problems={name: made | {"seed": seed} for name, seed in seeds.items()},
+        prompts={name: asked | {"problems": name} for name in seeds},
+        samples_gold={f"{name}_gold": gold | {"problems": name} for name in seeds},
+    )
+    with ReftProgramChecker() as checker:
+        for name in seeds:
+            execute("problems", name, make_problems.run)
+            execute("prompts", name, prompts.run)
+            execute("samples_gold", f"{name}_gold", samples_gold.run)
+            texts = {row["problem_id"]: row["text"] for row in world.read("samples", f"{name}_gold")}
+            prefills = {row["problem_id"]: row["prefill"] for row in world.read("prompts", name)}
+            golds = {row["problem_id"]: row["answer"] for row in world.read("answers", name)}
+            questions = {row["problem_id"]: row["question"] for row in world.read("problems", name)}
+            assert {key: checker.extract(prefills[key], text) for key, text in texts.items()} == golds
+            for key, text in texts.items():
+                head = f'def solution():\n    """{questions[key]}"""\n'
+                assert prefills[key] == (head if body else "")
+                assert (prefills[key] + text).startswith(head)
+                assert (prefills[key] + text).count("def solution") == 1
 
 
 def test_numbering_real_solutions_loses_nothing_and_is_read_again(shared_data: Path) -> None:

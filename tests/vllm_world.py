@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from builders import arithmetic
+from builders import arithmetic_words
 from builders.model_files import write_record
 from builders.models import copy_adapter, initialise
 from tests.test_adapters import write_adapter
@@ -30,7 +30,7 @@ def real(test: Any) -> Any:
 def write_model(directory: Path) -> Path:
     """The model, initialised."""
     directory.mkdir(exist_ok=True)
-    initialise(CONFIG, arithmetic.vocabulary(), 0, directory, "models.base")
+    initialise(CONFIG, arithmetic_words.vocabulary(), 0, directory, "models.base")
     write_record(directory, {"source": "config"})
     return directory
 

@@ -1,10 +1,14 @@
 -- One row per human solution of the style, or per problem without one: its text and the ending, or why there is none.
--- `problems`, `solutions` and `answers` are views; $style and $ending are the run's.
+-- `problems`, `solutions` and `answers` are views; $style, $ending and $body are the run's.
+-- The head of a program is `def solution():` and its docstring, whatever that says: the prompt's prefill has the question.
 with written as (
     select
         problem_id,
         "index",
-        text
+        case
+            when $body then nullif(regexp_extract(text, '(?s)^def solution\(\):\n(?:    """.*?"""\n)?(.*)$', 1), '')
+            else text
+        end as text
     from solutions
     where style = $style
 ),

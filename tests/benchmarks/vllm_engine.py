@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from builders import arithmetic
+from builders import arithmetic, arithmetic_words
 from builders.engines import Request
 from builders.engines.decoding import Codec
 from builders.engines.vllm import VllmEngine
@@ -145,7 +145,7 @@ def _requests(prompts: int, samples: int) -> list[Request]:
 
 
 def _random_model(directory: Path) -> Path:
-    initialise(_CONFIG, arithmetic.vocabulary(), 0, directory, "model")
+    initialise(_CONFIG, arithmetic_words.vocabulary(), 0, directory, "model")
     write_record(directory, {"source": "config"})
     return directory
 
