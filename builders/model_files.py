@@ -20,6 +20,8 @@ ADAPTER = "adapter"
 """Where a model directory keeps its LoRA adapter, if it has one."""
 TRAINED_ADAPTER = "lora"
 """Where a model that was trained here with LoRA keeps the adapter that was merged into it, to publish it alone."""
+REWARD_MODEL = "reward_model"
+"""Source of a directory whose model classifies samples instead of writing any."""
 _DECIDING = {".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py"}
 _ENGINES = {"script": "scripted", "hosted": "openai"}
 """Source of a directory without weights -> the engine that answers for it."""
@@ -58,6 +60,22 @@ def check_weights(directory: Path) -> None:
         raise ValueError(f"{directory}: made from `{source}`; use engine '{_ENGINES[source]}'")
 
 
+def check_language_model(directory: Path) -> None:
+    """Raises ValueError for a directory without weights, and for a reward model, which cannot write."""
+    check_weights(directory)
+    if is_reward_model(directory):
+        raise ValueError(f"{directory}: a reward model, which only scores texts; name a language model")
+
+
+def is_reward_model(directory: Path) -> bool:
+    """Whether a directory holds a classifier of texts and no language model, by its record or its configuration."""
+    if read_record(directory)["provenance"].get("source") == REWARD_MODEL:
+        return True
+    path = directory / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+
+
 def adapter_of(directory: Path) -> Path | None:
     """The LoRA adapter of a model directory; None where the weights are all there is."""
     return directory / ADAPTER if (directory / ADAPTER).is_dir() else None
@@ -68,6 +86,7 @@ def load_model(directory: Path, dtype: str = "float32") -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    check_language_model(directory)
     logging.disable_progress_bar()  # our own progress is enough, and stderr need not be a terminal
     model = AutoModelForCausalLM.from_pretrained(
         directory,

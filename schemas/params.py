@@ -155,6 +155,7 @@ def parse_params(text: str, name: str = "params.yaml", older: bool = False) -> P
     except ValidationError as error:
         raise ValueError("\n".join(f"{name}: {_explain(e)}" for e in error.errors())) from None
     mistakes = [*_dangling(params), *_ambiguous(params), *t.mistakes(params)]
+    mistakes += [*rl.mistakes(table_runs(params, "models"), _named(params, "models"))]
     mistakes += r.mistakes(params, partial(table_runs, params))
     mistakes = mistakes or [*_circular(params), *x.mistakes(params)]
     if mistakes:
@@ -240,6 +241,14 @@ def _dangling(params: Params) -> Iterator[str]:
                 yield f"{ref.where}: no entry '{ref.value}' under '{under}' (have {quoted(known)})"
             elif isinstance(ref.marker, Slot):
                 yield from (_lacking(params, ref, t, have[t]) for t in ref.marker.beside if ref.value not in have[t])
+
+
+def _named(params: Params, table: str) -> Iterator[Reference]:
+    """All references to runs of a table."""
+    for section, name, run in stage_runs(params):
+        for ref in references(section, name, run):
+            if isinstance(ref.marker, Slot) and ref.marker.table == table and ref.value != NONE:
+                yield ref
 
 
 def _lacking(params: Params, ref: Reference, table: str, known: set[str]) -> str:

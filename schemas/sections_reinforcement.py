@@ -1,11 +1,12 @@
 """The sections of `params.yaml` for reinforcement learning on the pipeline's own rewards, and for reward models."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import annotated_types as at
 from pydantic import Field, model_validator
 
-from schemas.sections_training import TrainingRun
+from schemas.sections_training import LearningRun, TrainingRun
 from schemas.slots import (
     NONE,
     AnsweredName,
@@ -23,6 +24,9 @@ from schemas.slots import (
     SamplingName,
     Section,
 )
+
+if TYPE_CHECKING:
+    from schemas.params import Reference
 
 
 class AdaptiveKl(Section):
@@ -96,8 +100,11 @@ class PpoRun(TrainingRun):
         return self
 
 
-class RewardModelRun(TrainingRun):
-    """A classifier of samples, correct or not: a two-class head on a completion's last token (ReFT, §4.3)."""
+class RewardModelRun(LearningRun):
+    """A classifier of samples, correct or not: a two-class head on a completion's last token (ReFT, §4.3).
+
+    `optimizer.batch_size` counts samples. Samples that are too long for `max_tokens` are rejects.
+    """
 
     writes: ClassVar = ("models", "training")
 
@@ -116,3 +123,21 @@ class ScoresRun(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     micro_tokens: Positive = 16384
     max_tokens: Positive = 1024
+
+
+_LEARN = ("sft", "preference", "ppo")
+"""Sections whose runs are language models."""
+
+
+def mistakes(models: Mapping[str, str], named: Iterable["Reference"]) -> Iterator[str]:
+    """Reward models where a language model is needed, and the other way around.
+
+    `models`: run -> the section that makes it; `named`: all references to models. A model that is made elsewhere may be
+    either; the stage that loads it tells.
+    """
+    for ref in named:
+        made, scoring = models.get(ref.value), ref.place[0] == "scores"
+        if made == "reward_model" and ref.place[0] not in ("reward_model", "scores"):
+            yield f"{ref.where}: '{ref.value}' is a reward model, which only scores texts; name a language model"
+        if scoring and made in _LEARN:
+            yield f"{ref.where}: '{ref.value}' is a language model, of {made}; name a run of reward_model"

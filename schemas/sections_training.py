@@ -1,7 +1,7 @@
 """The training sections of `params.yaml`."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import annotated_types as at
 from pydantic import Field, model_validator
@@ -94,15 +94,11 @@ class Validation(Section):
         return self.problems if self.labels == NONE else self.questions
 
 
-class TrainingRun(Section):
-    """What all training stages share."""
+class LearningRun(Section):
+    """What all stages share that train a model."""
 
     model: ModelName = Field(description="the model that training starts from")
-    steps_from: TrainingOrNone = Field(
-        description="train for as many steps as this run's best checkpoint had (it held problems out to select one)"
-    )
     optimizer: Optimizer
-    validation: Validation
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
     lora: Lora | None = None
@@ -111,8 +107,28 @@ class TrainingRun(Section):
     checkpoint_every: Positive = Field(default=200, description="steps between checkpoints that a killed run resumes")
 
     @model_validator(mode="after")
-    def _length(self) -> "TrainingRun":
-        given = [name for name in ("epochs", "steps") if getattr(self.optimizer, name) is not None]
+    def _length(self) -> Self:
+        if len(_lengths(self.optimizer)) != 1:
+            raise ValueError("optimizer: give exactly one of `epochs`, `steps`")
+        return self
+
+
+def _lengths(optimizer: Optimizer) -> list[str]:
+    """What an optimizer says of how long to train."""
+    return [name for name in ("epochs", "steps") if getattr(optimizer, name) is not None]
+
+
+class TrainingRun(LearningRun):
+    """What all stages share that train a language model: it can be validated, and the best checkpoint selected."""
+
+    steps_from: TrainingOrNone = Field(
+        description="train for as many steps as this run's best checkpoint had (it held problems out to select one)"
+    )
+    validation: Validation
+
+    @model_validator(mode="after")
+    def _length(self) -> Self:
+        given = _lengths(self.optimizer)
         if self.steps_from != NONE and given:
             raise ValueError(f"`steps_from` says how long to train; remove optimizer.{given[0]}")
         if self.steps_from == NONE and len(given) != 1:

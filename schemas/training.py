@@ -16,7 +16,8 @@ class TrainingStep(Row):
     drew them, before these updates; losses and shares of clipped tokens are means over the updates.
 
     Log-probs, margin and accuracy of preference training are means over the step's batch; in the last row, which no
-    batch follows, over at most 128 evenly spaced training pairs. Fine-tuning measures the watched pairs in every row.
+    batch follows, over at most 128 evenly spaced training pairs. Fine-tuning measures the watched pairs in every row. A
+    reward model's loss and accuracy are of samples in place of pairs.
     """
 
     table: ClassVar = "training"
@@ -33,7 +34,9 @@ class TrainingStep(Row):
     chosen_logprob: float | None = Field(description="mean summed log-prob of chosen spans under the policy, nats")
     rejected_logprob: float | None = Field(description="the same for the rejected spans")
     margin: float | None = Field(description="mean β-scaled reward margin, chosen minus rejected; orpo: log odds ratio")
-    accuracy: float | None = Field(description="share of pairs whose margin is positive")
+    accuracy: float | None = Field(
+        description="share of pairs whose margin is positive; reward model: of samples classified right"
+    )
     validation_accuracy: float | None = Field(
         description="greedy accuracy on the validation problems; with labels: agreement"
     )

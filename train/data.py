@@ -64,7 +64,7 @@ def load_demos(source: Source, reader: Reader) -> list[Demo]:
 
     Raises ValueError for none at all, an id that does not resolve, and a demonstration that is too long.
     """
-    tokens = _Tokens(source, reader)
+    tokens = Encoder(source, reader)
     named = ((demo_name(text.span), text) for text in source.demos())
     demos = [Demo(name, tokens.of(text, name)) for name, text in named]
     _refuse_long(source, reader, ((demo.name, (demo.tokens,)) for demo in demos))
@@ -76,7 +76,7 @@ def load_pairs(source: Source, reader: Reader, limit: int | None = None, mismatc
 
     Raises ValueError for none at all, an id that does not resolve, and a sequence that is too long.
     """
-    tokens, texts = _Tokens(source, reader), source.pairs(limit)
+    tokens, texts = Encoder(source, reader), source.pairs(limit)
     pairs = [
         Pair(p.name, p.chosen.span, p.rejected.span, tokens.of(p.chosen, p.name), tokens.of(p.rejected, p.name))
         for p in texts
@@ -122,7 +122,7 @@ def hash_tokens(sequences: Iterable[Tokens]) -> str:
     return hasher.hexdigest()[:16]
 
 
-class _Tokens:
+class Encoder:
     """The prompts and spans of a source, tokenised once each."""
 
     def __init__(self, source: Source, reader: Reader):

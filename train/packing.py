@@ -70,6 +70,8 @@ class Batch:
     owners: Tensor
     """(S,) number of the sequence, in the order given."""
     n_sequences: int
+    last: Tensor
+    """(n,) flat place of each sequence's last token, in the order given."""
 
 
 def pack(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
@@ -93,7 +95,8 @@ def pack(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Bat
         "position_ids": _tensor(positions[None], device),
         "layout": _layout(lengths, device),
     }
-    return Batch(inputs, scored, targets, owners, len(sequences))
+    last = _tensor((np.cumsum(lengths) - 1)[np.argsort(order)], device)
+    return Batch(inputs, scored, targets, owners, len(sequences), last)
 
 
 def pad(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
@@ -109,7 +112,8 @@ def pad(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batc
     places = np.flatnonzero(mask & (columns >= prompts[:, None]))
     inputs = {"input_ids": _tensor(ids, device), "attention_mask": _tensor(mask, device)}
     scored, targets, owners = (_tensor(x, device) for x in (places - 1, ids.ravel()[places], places // width))
-    return Batch(inputs, scored, targets, owners, len(sequences))
+    last = _tensor(np.arange(len(sequences)) * width + lengths - 1, device)
+    return Batch(inputs, scored, targets, owners, len(sequences), last)
 
 
 def micro_batches(lengths: Sequence[Sequence[int]], budget: int, padded: bool = False) -> list[list[int]]:

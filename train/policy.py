@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from safetensors import SafetensorError
@@ -28,7 +28,8 @@ from train.packing import Batch, Tokens
 
 ScoringPath = Literal["packed", "padded"]
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
-_TOLERANCE = 1e-3  # nats per token, float32
+TOLERANCE = 1e-3
+"""Nats per token, in float32, by which two ways to score may differ."""
 
 
 class Policy:
@@ -56,16 +57,17 @@ class Policy:
         model.set_attn_implementation(self._plain)
         self._checkpointing = gradient_checkpointing
         torch.set_float32_matmul_precision("highest")
-        self.path: ScoringPath = _choose_path(model, probe)
-        model.generation_config = _storable(model.generation_config)
-        self._peft = _add_adapters(model, lora) if lora else None
+        self.path: ScoringPath = self._choose_path(probe)
+        if model.can_generate():
+            model.generation_config = _storable(model.generation_config)
+        self._peft = self._add_adapters(lora) if lora else None
         self.beside: nn.Module = nn.ModuleDict()
         """What is trained with the model and not saved with it, such as a value head."""
         torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
         self._ready()
 
     @classmethod
-    def load(cls, directory: Path, probe: Sequence[Tokens], **settings: Any) -> "Policy":
+    def load(cls, directory: Path, probe: Sequence[Tokens], **settings: Any) -> Self:
         """A model directory on the device; settings as in the class."""
         model = load_model(directory).to(torch.device(device()))  # pyrefly: ignore
         return cls(model, load_tokenizer(directory), probe, **settings)
@@ -152,6 +154,38 @@ class Policy:
             model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
 
+    def _scores(self, batch: Batch) -> Tensor:
+        """What a batch is scored for, which must not depend on how its sequences are laid out: per token here."""
+        return token_logprobs(self.model, hidden_states(self.model, batch), batch.targets)
+
+    def _check_head(self, probe: Tokens) -> None:
+        """Raises ValueError unless scores are the model's own."""
+        _check_head(self.model, probe)
+
+    def _choose_path(self, probe: Sequence[Tokens]) -> ScoringPath:
+        longest, shortest = max(probe, key=lambda s: s.length), min(probe, key=lambda s: s.length)
+        self._check_head(shortest)
+        if not packable(self.model):
+            reason = "its layers carry state along a row, or take no attention function"
+        elif (gap := self._packing_error([longest, shortest])) > TOLERANCE:
+            reason = f"packed log-probs differ from plain ones by {gap:.1g} nats per token"
+        else:
+            return "packed"
+        print(f"{self.model.config.model_type}: scoring padded rows instead of packed ones: {reason}", file=sys.stderr)
+        return "padded"
+
+    @torch.no_grad()
+    def _packing_error(self, probe: list[Tokens]) -> float:
+        """Largest difference between packed and plain scores, in nats. `probe` is longest first."""
+        expected = torch.cat([self._scores(packing.pad([s], self.device)) for s in probe])
+        self.model.set_attn_implementation(packing.NAME)
+        found = self._scores(packing.pack(probe, self.device))
+        self.model.set_attn_implementation(self._plain)
+        return float((found - expected).abs().max())
+
+    def _add_adapters(self, lora: Lora) -> Any:
+        return add_adapters(self.model, lora, "CAUSAL_LM")
+
     def _ready(self) -> None:
         if self.path == "packed":
             self.model.set_attn_implementation(packing.NAME)
@@ -193,19 +227,6 @@ def _is_valid(config: GenerationConfig) -> bool:
     return True
 
 
-def _choose_path(model: PreTrainedModel, probe: Sequence[Tokens]) -> ScoringPath:
-    longest, shortest = max(probe, key=lambda s: s.length), min(probe, key=lambda s: s.length)
-    _check_head(model, shortest)
-    if not packable(model):
-        reason = "its layers carry state along a row, or take no attention function"
-    elif (gap := _packing_error(model, [longest, shortest])) > _TOLERANCE:
-        reason = f"packed log-probs differ from plain ones by {gap:.1g} nats per token"
-    else:
-        return "packed"
-    print(f"{model.config.model_type}: scoring padded rows instead of packed ones: {reason}", file=sys.stderr)
-    return "padded"
-
-
 def packable(model: PreTrainedModel) -> bool:
     """Whether the architecture allows several sequences in one row: attention of known kinds is all that mixes
     positions. Recurrent and convolutional layers would leak state from one sequence to the next."""
@@ -215,25 +236,12 @@ def packable(model: PreTrainedModel) -> bool:
 
 
 @torch.no_grad()
-def _packing_error(model: PreTrainedModel, probe: list[Tokens]) -> float:
-    """Largest difference between packed and plain log-probs of a token, in nats. `probe` is longest first."""
-    place, plain = next(model.parameters()).device, plain_attention(model)
-    alone = [packing.pad([s], place) for s in probe]
-    expected = torch.cat([token_logprobs(model, hidden_states(model, b), b.targets) for b in alone])
-    model.set_attn_implementation(packing.NAME)
-    together = packing.pack(probe, place)
-    found = token_logprobs(model, hidden_states(model, together), together.targets)
-    model.set_attn_implementation(plain)
-    return float((found - expected).abs().max())
-
-
-@torch.no_grad()
 def _check_head(model: PreTrainedModel, probe: Tokens) -> None:
     batch = packing.pad([probe], next(model.parameters()).device)
     expected = torch.log_softmax(model(**batch.inputs, use_cache=False).logits[0].float(), -1)
     found = token_logprobs(model, hidden_states(model, batch), batch.targets)
     gap = float((found - expected[batch.scored, batch.targets]).abs().max())
-    if not gap <= _TOLERANCE:
+    if not gap <= TOLERANCE:
         kind = model.config.model_type
         raise ValueError(
             f"model type '{kind}': log-probs computed from its hidden states differ from its own by {gap:.1g} nats per"
@@ -242,7 +250,8 @@ def _check_head(model: PreTrainedModel, probe: Tokens) -> None:
         )
 
 
-def _add_adapters(model: PreTrainedModel, lora: Lora) -> Any:
+def add_adapters(model: PreTrainedModel, lora: Lora, task: str, whole: Sequence[str] = ()) -> Any:
+    """Puts adapters into a model; its modules named `whole` are trained themselves."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -250,7 +259,8 @@ def _add_adapters(model: PreTrainedModel, lora: Lora) -> Any:
         lora_alpha=lora.alpha,  # pyrefly: ignore
         lora_dropout=lora.dropout,
         target_modules=lora.targets,
-        task_type="CAUSAL_LM",
+        task_type=task,
+        modules_to_save=list(whole) or None,
     )
     return get_peft_model(model, config)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -11,7 +11,7 @@ from torch import Tensor
 from builders.model_files import fingerprint, read_record, write_record
 from schemas import TrainingStep
 from schemas.ids import digest
-from schemas.sections_training import Optimizer, TrainingRun
+from schemas.sections_training import LearningRun, Optimizer, TrainingRun
 from schemas.slots import NONE
 from stores.paths import run_dir
 from stores.progress import progress
@@ -30,6 +30,7 @@ _SOURCES = (
 )  # fmt: skip
 """Code that decides a run's outputs: training itself, and what validation and rollouts generate and check with."""
 
+Trained = TypeVar("Trained", bound=Policy)
 Watch = Callable[[], dict[str, Any]]
 """Measures the present weights: more columns of a row. It is called without gradients, dropout or random state."""
 
@@ -44,7 +45,7 @@ class Session:
         self, stage: Stage, policy: Policy, n_examples: int, data_hash: str, validator: Validator | None = None
     ):
         self.stage, self.policy, self.validator = stage, policy, validator
-        self.config: TrainingRun = stage.config
+        self.config: LearningRun = stage.config
         self.schedule = Schedule(timed_optimizer(stage), n_examples, stage.params.seed)
         self.parameters = policy.trainable()
         self.optimizer = adamw(policy.modules, self.config.optimizer)
@@ -104,8 +105,9 @@ class Session:
         return columns | ({"validation_accuracy": self._validate(step)} if self._is_validated(step) else {})
 
     def _is_validated(self, step: int) -> bool:
-        due = step % self.config.validation.every == 0 or step == self.schedule.steps
-        return self.validator is not None and step > 0 and due
+        if self.validator is None or not isinstance(self.config, TrainingRun):
+            return False
+        return step > 0 and (step % self.config.validation.every == 0 or step == self.schedule.steps)
 
     def _is_logged(self, step: int) -> bool:
         last = step >= self.schedule.steps - 1
@@ -171,7 +173,7 @@ class Session:
             "base": {"name": self.config.model, "fingerprint": base["fingerprint"]},
             "data": data,
             "steps": self.schedule.steps,
-            "steps_from": self.config.steps_from,
+            "steps_from": steps_from(self.config),
             "selected_step": self.schedule.steps if state.best_step is None else state.best_step,
             "trust_remote_code": base["provenance"].get("trust_remote_code", False),
         }
@@ -187,16 +189,20 @@ def timed_optimizer(stage: Stage) -> Optimizer:
 
     Raises ValueError where that run selected no step.
     """
-    config: TrainingRun = stage.config
-    if config.steps_from == NONE:
+    config: LearningRun = stage.config
+    source = steps_from(config)
+    if source == NONE:
         return config.optimizer
-    step = selected_step(stage.read("training", config.steps_from, ["step", "validation_accuracy"]).to_pylist())
+    step = selected_step(stage.read("training", source, ["step", "validation_accuracy"]).to_pylist())
     if step is None:
         place = f"{stage.section}.{stage.name}.steps_from"
-        raise ValueError(
-            f"{place}: training run '{config.steps_from}' was never validated; rebuild it with `dvc repro`"
-        )
+        raise ValueError(f"{place}: training run '{source}' was never validated; rebuild it with `dvc repro`")
     return config.optimizer.model_copy(update={"steps": step})
+
+
+def steps_from(config: LearningRun) -> str:
+    """The run whose selected step says how long to train, or `none`."""
+    return config.steps_from if isinstance(config, TrainingRun) else NONE
 
 
 def selected_step(rows: Iterable[Mapping[str, Any]]) -> int | None:
@@ -213,13 +219,13 @@ def prepare(stage: Stage) -> Validator | None:
     return load_validator(stage)
 
 
-def start(stage: Stage, sequences: Sequence[Tokens]) -> Policy:
-    """The policy that will see these sequences, and seeds for everything that draws: adapters' initial weights and
-    dropout. (Data order has a generator of its own.)
+def start(stage: Stage, sequences: Sequence[Tokens], kind: type[Trained] = Policy) -> Trained:
+    """The policy (or another `kind` of model) that will see these sequences, and seeds for everything that draws: the
+    initial weights of adapters and heads, and dropout. (Data order has a generator of its own.)
     """
-    config: TrainingRun = stage.config
+    config: LearningRun = stage.config
     torch.manual_seed(stage.params.seed)
-    return Policy.load(
+    return kind.load(
         stage.dir("models", config.model),
         sequences,
         precision=config.precision,

@@ -11,7 +11,7 @@ import numpy as np
 
 from builders.engines import Finished, Request, no_room
 from builders.engines.decoding import Codec, Encoded
-from builders.model_files import check_weights, device, load_model, load_tokenizer, positions
+from builders.model_files import check_language_model, device, load_model, load_tokenizer, positions
 from schemas.sections import Sampling
 from stores.ledger import Completion
 
@@ -50,7 +50,7 @@ class HfEngine:
 
         Raises ValueError if it stands for a script or a hosted model.
         """
-        check_weights(directory)
+        check_language_model(directory)
         model = load_model(directory, "bfloat16" if precision == "bf16" else "float32")
         return cls(model.to(device()), load_tokenizer(directory))  # pyrefly: ignore
 

@@ -12,7 +12,7 @@ from builders.engines.decoding import Codec, Encoded
 from builders.engines.lanes import Facts
 from builders.engines.servers import Server
 from builders.engines.transport import Question
-from builders.model_files import adapter_of, check_weights, load_limits, load_tokenizer, trusts_code
+from builders.model_files import adapter_of, check_language_model, load_limits, load_tokenizer, trusts_code
 from schemas.sections import Sampling
 from stores.ledger import Completion
 from stores.model_record import read_record
@@ -24,7 +24,7 @@ class ServedModel:
     ours = True
 
     def __init__(self, directory: Path, precision: str):
-        check_weights(directory)
+        check_language_model(directory)
         self.directory, self.precision = directory, precision
         self.name: str = read_record(directory)["fingerprint"]
         limits = load_limits(directory)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builders.engines.reaper import VARIABLE
 from builders.engines.vllm_layout import layout
-from builders.model_files import adapter_of, check_weights, load_model, load_tokenizer, trusts_code
+from builders.model_files import adapter_of, check_language_model, load_model, load_tokenizer, trusts_code
 
 if TYPE_CHECKING:
     from vllm import LLMEngine
@@ -42,7 +42,7 @@ def start(directory: Path, precision: str) -> Started:
     Raises ValueError if vLLM is not installed, for a directory without weights, and for a layout that cannot be meant,
     OSError if vLLM does not start.
     """
-    check_weights(directory)
+    check_language_model(directory)
     if find_spec("vllm") is None:
         raise ValueError(
             "engine 'vllm' needs vLLM: `pip install -c constraints.txt -e '.[vllm]'` on a machine with GPUs (its build"
