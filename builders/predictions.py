@@ -7,12 +7,12 @@ the same batch has is not read again.
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builders.checkers import Checker, checker_for, extract, get_checker
+from builders.checkers import Checker, Stated, checker_for, extract_all, get_checker
 from builders.parallel import by_range
 from builders.streams import ProblemStream, lookup
 from schemas import Prediction, arrow_schema
@@ -72,19 +72,16 @@ class Extractor:
         ends = pc.min_max(batch["problem_id"]).as_py()
         problems = lookup(self.problems, ends, "problem_id", "answer_kind", "choices")
         prefills = None if self.prompts is None else lookup(self.prompts, ends, "prompt_id", "prefill")
-        seen: dict[tuple[Any, ...], Answer] = {}
-        found = []
+        asked: list[tuple[Checker, Stated]] = []
         for sample, prompt, problem, text in zip(*(batch[c].to_pylist() for c in SAMPLE_COLUMNS), strict=True):
             if problem not in problems:
                 lacking = "its problem is not in `problems`; name the run that its prompts are of"
                 raise ValueError(f"sample {sample}: {lacking}")
             kind, choices = problems[problem]
-            checker, prefill = self._checker(kind), _prefill(prefills, sample, prompt)
-            key = (checker.name, prefill, text, choices and tuple(choices))
-            if key not in seen:
-                answer = extract(checker, prefill, text, choices)
-                seen[key] = answer, None if answer is None else checker.normalise(answer)
-            found.append((*seen[key], f"{checker.name}:{checker.rule}", checker.rule_version))
+            prefill = _prefill(prefills, sample, prompt)
+            asked.append((self._checker(kind), (prefill, text, choices and tuple(choices))))
+        answers = _answers(asked)
+        found = [(*answers[c.name][s], f"{c.name}:{c.rule}", c.rule_version) for c, s in asked]
         columns = [batch["sample_id"], *zip(*found, strict=True)]
         return pa.table(dict(zip(Prediction.model_fields, columns, strict=True)), schema=arrow_schema(Prediction))
 
@@ -92,6 +89,24 @@ class Extractor:
         if kind not in self.checkers:
             self.checkers[kind] = self.stack.enter_context(get_checker(checker_for(kind, self.configured)))
         return self.checkers[kind]
+
+
+def _answers(asked: Iterable[tuple[Checker, Stated]]) -> dict[str, dict[Stated, Answer]]:
+    """What each checker found in each distinct text."""
+    checkers: dict[str, Checker] = {}
+    distinct: dict[str, dict[Stated, None]] = {}
+    for checker, stated in asked:
+        checkers[checker.name] = checker
+        distinct.setdefault(checker.name, {})[stated] = None
+    answers: dict[str, dict[Stated, Answer]] = {}
+    for name, texts in distinct.items():
+        normalise = checkers[name].normalise
+        extracted = extract_all(checkers[name], list(texts))
+        answers[name] = {
+            text: (answer, None if answer is None else normalise(answer))
+            for text, answer in zip(texts, extracted, strict=True)
+        }
+    return answers
 
 
 def _prefill(prefills: dict[str, tuple] | None, sample: str, prompt: str | None) -> str:

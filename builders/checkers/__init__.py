@@ -64,6 +64,8 @@ _CHECKERS = {
     "reft_number": "builders.checkers.reft:ReftNumberChecker",
     "reft_choice": "builders.checkers.reft:ReftChoiceChecker",
     "reft_program": "builders.checkers.program:ReftProgramChecker",
+    "program_cpython": "builders.checkers.program:CPythonChecker",
+    "reft_program_cpython": "builders.checkers.program:ReftCPythonChecker",
 }
 """Name -> where its class is; imported when it is used."""
 
@@ -117,6 +119,18 @@ def extract(checker: Checker, prefill: str, text: str, choices: Sequence[str] | 
     if choices is not None and getattr(checker, "reads_choices", False):
         return checker.extract(prefill, text, choices)  # type: ignore[call-arg]
     return checker.extract(prefill, text)
+
+
+Stated = tuple[str, str, Sequence[str] | None]
+"""A prefill, a text and the problem's options, of which an answer is extracted."""
+
+
+def extract_all(checker: Checker, given: Sequence[Stated]) -> list[str | None]:
+    """`extract` of each, in order; at once, and on several processes, where the checker can (`extract_all`)."""
+    together = getattr(checker, "extract_all", None)
+    if together is not None:
+        return together([(prefill, text) for prefill, text, _ in given])
+    return [extract(checker, *one) for one in given]
 
 
 def checker_for(answer_kind: str, configured: str) -> str:

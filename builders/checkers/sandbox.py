@@ -10,8 +10,13 @@ import datetime
 import importlib.metadata
 import re
 import weakref
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple, cast
+
+from builders.checkers.workers import worker_count
 
 TIME_S = 2.0
 """Seconds that a program may run; half as much again and its worker is killed."""
@@ -41,14 +46,18 @@ _LIMITS = {
 """What Monty says -> what we say: the same words every time, since they are stored."""
 _LACKING = (
     "NotImplementedError: The monty", "NotImplementedError: Wildcard", "ModuleNotFoundError", "ImportError",
-    "AttributeError: module", "PermissionError",
+    "AttributeError: module",
 )  # fmt: skip
+_FORBIDDEN = "PermissionError"
+PER_WORKER = 32
+"""Programs that are worth another worker."""
 
 
 class Outcome(NamedTuple):
     """What a program came to: its value as text and the name of its type, or the `error` that ended it.
 
-    `undecided` says that the sandbox is why: it lacks what the program needs, or ended it at a limit.
+    `undecided` says that the sandbox is why: it lacks what the program needs (`lacking`: a part of Python that another
+    sandbox may have), forbids it, or ended it at a limit.
     """
 
     value: str | None = None
@@ -56,15 +65,19 @@ class Outcome(NamedTuple):
     printed: str = ""
     error: str | None = None
     undecided: bool = False
+    lacking: bool = False
 
 
 class Sandbox:
-    """Runs one program at a time, each in a fresh session. The worker starts with the first and ends with `close`."""
+    """Runs programs, each in a fresh session. The workers start with the first programs and end with `close`.
+
+    There are `workers` of them at most (None: as `$PAIRWRIGHT_WORKERS` has it); what comes out is the same for any.
+    """
 
     version = f"pydantic-monty {importlib.metadata.version('pydantic-monty')}"
 
-    def __init__(self, time_s: float = TIME_S):
-        self.time_s = time_s
+    def __init__(self, time_s: float = TIME_S, workers: int | None = None):
+        self.time_s, self.workers = time_s, workers or worker_count()
         self.pool: Any = None
         self.closing: weakref.finalize | None = None
 
@@ -84,6 +97,31 @@ class Sandbox:
             missing.add(module[1])
             program = _without(module[1], program, dropped)
 
+    def run_all(self, programs: Sequence[tuple[str, str]]) -> list[Outcome]:
+        """The outcome of each (program, expression of its result), in order, on as many workers as pay."""
+        lanes = min(self.workers, 1 + len(programs) // PER_WORKER)
+        if lanes == 1:
+            return [self.run(*program) for program in programs]
+        self._open()
+        outcomes: list[Outcome] = [Outcome()] * len(programs)
+        todo = deque(range(len(programs)))
+
+        def work() -> None:
+            while True:
+                try:
+                    index = todo.popleft()
+                except IndexError:
+                    return
+                outcomes[index] = self.run(*programs[index])
+
+        with ThreadPoolExecutor(lanes) as threads:  # they wait for their workers, which do the work
+            try:
+                for lane in [threads.submit(work) for _ in range(lanes)]:
+                    lane.result()
+            finally:
+                todo.clear()
+        return outcomes
+
     def _feed(self, source: str) -> Outcome:
         """Everything that Monty raises is an outcome: the program's own mistake, or a limit."""
         from pydantic_monty import CollectString, MontyCrashedError, MontyError
@@ -98,19 +136,22 @@ class Sandbox:
             return Outcome(error=f"{type(error.exception()).__name__}: {error.exception()}")
         return Outcome(value[:MAX_VALUE], kind, printed.output)
 
-    def _session(self) -> Any:
+    def _open(self) -> Any:
         if self.pool is None:
             from pydantic_monty import Monty
 
-            self.pool = Monty(max_processes=1, max_checkouts_per_worker=RECYCLE).__enter__()
-            # a checker that nobody leaves must not leave its worker behind
+            self.pool = Monty(max_processes=self.workers, max_checkouts_per_worker=RECYCLE).__enter__()
+            # a checker that nobody leaves must not leave its workers behind
             self.closing = weakref.finalize(self, self.pool.__exit__, None, None, None)
+        return self.pool
+
+    def _session(self) -> Any:
         limits = {"max_feed_duration_secs": self.time_s, "max_memory": MEMORY, "max_recursion_depth": RECURSION}
         clock = {"datetime": datetime.datetime(2000, 1, 1), "sleep": "zero", "random_start": {"seed": 0}}
-        return self.pool.checkout(limits=limits, os_policy=cast(Any, clock))
+        return self._open().checkout(limits=limits, os_policy=cast(Any, clock))
 
     def close(self) -> None:
-        """Ends the worker; the sandbox may be used again."""
+        """Ends the workers; the sandbox may be used again."""
         if self.closing is not None:
             self.closing()
         self.pool = self.closing = None
@@ -147,10 +188,10 @@ def _blamed(outcome: Outcome, dropped: dict[str, str]) -> Outcome:
     if limit:
         return outcome._replace(error=limit, undecided=True)
     if name and name[1] in (*dropped, "sympy"):
-        return outcome._replace(error=f"no module {dropped.get(name[1], name[1])}", undecided=True)
+        return outcome._replace(error=f"no module {dropped.get(name[1], name[1])}", undecided=True, lacking=True)
     lacking = (
         error.startswith(_LACKING)
         or (name and hasattr(builtins, name[1]))
         or (method and hasattr(getattr(builtins, method[1], None), method[2]))
     )
-    return outcome._replace(undecided=bool(lacking))
+    return outcome._replace(undecided=bool(lacking) or error.startswith(_FORBIDDEN), lacking=bool(lacking))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from builders.checkers import Checker, get_checker
+from builders.checkers import Checker, extract_all, get_checker
 from schemas.rewards import Verdict
 
 VERDICTS: dict[bool | None, Verdict] = {True: "correct", False: "wrong", None: "undecided"}
@@ -21,7 +21,7 @@ def verdicts(checker: str, texts: Sequence[str], prefills: Sequence[str], golds:
 
 def judge_texts(checker: Checker, texts: Sequence[str], prefills: Sequence[str], golds: Sequence[str]) -> list[Verdict]:
     """`verdicts` with a checker that is open already and keeps its workers."""
-    extracted = [checker.extract(prefill, text) for prefill, text in zip(prefills, texts, strict=True)]
+    extracted = extract_all(checker, [(prefill, text, None) for prefill, text in zip(prefills, texts, strict=True)])
     stated = [(e, gold) for e, gold in zip(extracted, golds, strict=True) if e is not None]
     found = iter(checker.matches(stated))
     return ["no_answer" if e is None else VERDICTS[next(found)] for e in extracted]

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 START_S = 120.0
 PER_WORKER = 64
@@ -38,15 +38,24 @@ def worker_count() -> int:
     return int(configured)
 
 
+class Start(NamedTuple):
+    """How a worker is started: flags of Python, the program's arguments, its environment (None: this process's)."""
+
+    flags: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    environment: dict[str, str] | None = None
+
+
 class _Worker:
     """One process; `task` is the number of the question that it works on."""
 
-    def __init__(self, program: Path, timeout_s: float, errors: IO[bytes]):
+    def __init__(self, program: Path, timeout_s: float, errors: IO[bytes], start: "Start"):
         # -P: the program's directory must not become a place to import from
-        command = [sys.executable, "-P", str(program), str(timeout_s)]
+        command = [sys.executable, "-P", *start.flags, str(program), str(timeout_s), *start.arguments]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0, process_group=0
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0, process_group=0,
+            env=start.environment,
+        )  # fmt: skip
         self.wall_s, self.buffer, self.ready = timeout_s * WALL_PER_CPU, b"", False
         self.task: int | None = None
         self.deadline = time.monotonic() + START_S
@@ -89,7 +98,8 @@ class _Worker:
 class WorkerPool:
     """Up to `workers` processes of `program`, started when they are first needed. `timeout_s` is CPU time."""
 
-    def __init__(self, program: Path, workers: int | None, timeout_s: float):
+    def __init__(self, program: Path, workers: int | None, timeout_s: float, start: Start = Start()):  # noqa: B008
+        self.start = start
         self.program, self.size, self.timeout_s = program, workers or worker_count(), timeout_s
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
@@ -113,7 +123,7 @@ class WorkerPool:
         if self.errors is None:
             self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the workers
         while len(self.workers) < count:
-            worker = _Worker(self.program, self.timeout_s, self.errors)
+            worker = _Worker(self.program, self.timeout_s, self.errors, self.start)
             self.workers.append(worker)
             self.selector.register(worker.output, selectors.EVENT_READ, worker)
 
