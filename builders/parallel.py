@@ -33,7 +33,7 @@ def by_range(function: Callable[[Stage], Iterator[T]], stage: Stage, rows: int) 
         yield from function(stage)
         return
     context = multiprocessing.get_context("spawn")  # forks would inherit threads and locks
-    with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, context, _begin) as pool:
         waiting: deque[Future[list[T]]] = deque()
         for part in divided(stage.scope, max(rows // ROWS_AT_ONCE, 4 * workers)):
             waiting.append(pool.submit(_listed, function, stage.narrowed(part, [])))
@@ -52,6 +52,12 @@ def _result(future: "Future[list[T]]") -> list[T]:
         return future.result()
     except BrokenProcessPool:
         raise OSError("a worker process died; with too little memory, lower PAIRWRIGHT_WORKERS") from None
+
+
+def _begin() -> None:
+    """What a worker starts itself (checkers run programs in processes) must not be as many again."""
+    os.environ["PAIRWRIGHT_WORKERS"] = "1"
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-from builders.checkers import get_checker
+from builders.checkers import extract_all, get_checker
 from builders.checkers.number import number_value
+from builders.checkers.program_text import entry, program_text
+from builders.checkers.sandbox import Sandbox
 from builders.checkers.verdicts import VERDICTS
 from tests.conftest import REPOSITORY
 
@@ -112,6 +114,12 @@ def chains(root: Path, name: str) -> Iterator[tuple[str, str, str, bool]]:
             yield row["answer_cot"], row["answer_value"], "", True
 
 
+def stated_chains(root: Path, name: str) -> Iterator[tuple[str, str, str, bool]]:
+    """Chains whose own last sentence, `Therefore, the answer is <…>.`, is put as the authors' code reads it."""
+    for text, *rest in chains(root, name):
+        yield re.sub(r"\s*Therefore, the answer is <(.*)>\.$", r"\nTherefore, the answer is: \1", text), *rest
+
+
 COT = "verify_cot_chatgpt_x10"
 SOURCES: list[tuple[str, str, Callable[[Path], Iterator[tuple[str, str, str, bool]]], list[Class]]] = [
     # name, checker, samples, classes
@@ -129,6 +137,7 @@ SOURCES: list[tuple[str, str, Callable[[Path], Iterator[tuple[str, str, str, boo
     ("reft svamp programs", "program", lambda root: chains(root, "svamp_python_sdp"), _REFT),
     ("reft svamp programs", "reft_program", lambda root: chains(root, "svamp_python_sdp"), _REFT),
     ("reft svamp chains", "number", lambda root: chains(root, "svamp_nl"), _REFT),
+    ("reft svamp chains", "reft_number", lambda root: stated_chains(root, "svamp_nl"), []),
 ]
 
 
@@ -136,7 +145,7 @@ def judged(checker: str, rows: Iterator[tuple[str, str, str, bool]]) -> list[Jud
     """The rows with our answers and verdicts."""
     given = list(rows)
     with get_checker(checker) as opened:
-        extracted = [opened.extract("", text) for text, *_ in given]
+        extracted = extract_all(opened, [("", text, None) for text, *_ in given])
         stated = [(answer, row[1]) for answer, row in zip(extracted, given, strict=True) if answer is not None]
         verdicts = iter(opened.matches(stated))
         ours = ["no_answer" if answer is None else VERDICTS[next(verdicts)] for answer in extracted]
@@ -154,9 +163,32 @@ def table(root: Path) -> Counter[tuple[str, str, str, str, str]]:
     return counts
 
 
+PROGRAMS: dict[str, Callable[[Path], Iterator[tuple[str, str, str, bool]]]] = {
+    "reft svamp programs": lambda root: chains(root, "svamp_python_sdp"),
+    "pot": lambda root: samples(root, "pot_pcot"),
+    "tora": lambda root: samples(root, "tora_gsm8k_tool"),
+}
+
+
+def endings(rows: Iterator[tuple[str, str, str, bool]]) -> Counter[str]:
+    """How programs end -> how many: with a value, an exception (its class), or undecided (why)."""
+    programs = [program_text("", text) for text, *_ in rows]
+    found = [program for program in programs if program is not None]
+    sandbox = Sandbox()
+    try:
+        outcomes = sandbox.run_all([(program, entry(program)) for program in found])
+    finally:
+        sandbox.close()
+    kinds = Counter((outcome.error or "value").partition(":")[0] for outcome in outcomes)
+    return kinds + Counter({"no program": programs.count(None)})
+
+
 def main() -> None:
     for row, count in sorted(table(REPOSITORY.parent / "shared" / "data").items()):
         print(f"{count:6}  {row[0]:24} {row[1]:13} label {row[2]:6} {row[3]:10} {row[4]}")
+    for name, rows in PROGRAMS.items():
+        for ending, count in endings(rows(REPOSITORY.parent / "shared" / "data")).most_common():
+            print(f"{count:6}  {name:24} ends with: {ending}")
 
 
 if __name__ == "__main__":

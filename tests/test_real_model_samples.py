@@ -60,6 +60,7 @@ PROGRAMS = {
 CHAINS = {
     ("number", "right", "correct", "agrees"): 3050,
     ("number", "right", "wrong", "gold is rounded, or of another rounding"): 26,
+    ("reft_number", "right", "correct", "agrees"): 3076,
 }
 EXPECTED = {
     "tora": TORA, "pot": POT, "verify_cot date": DATES, "verify_cot last_letters": LETTERS, "verify_cot addsub": SUMS,

@@ -25,6 +25,10 @@ def write(path):
     with open(path, "w") as file:
         file.write("x")
 
+def fork():
+    if os.fork() == 0:
+        os._exit(0)
+
 def system_call(name, *given):
     if getattr(ctypes.CDLL(None), name)(*given) != -1:
         return
@@ -33,11 +37,11 @@ def system_call(name, *given):
 def solution():
     found = attempt("read a file", lambda: open("/etc/passwd").read())
     found += attempt("see processes", lambda: os.listdir("/proc"))
-    for path in ("/x", "/tmp/x", "/dev/shm/x", os.path.dirname(os.__file__) + "/x"):
+    for path in ("/x", "/tmp/x", "/dev/shm/x"):
         found += attempt("write a file", lambda: write(path))
     found += attempt("open a socket", socket.socket)
     found += attempt("open a local socket", lambda: socket.socket(socket.AF_UNIX))
-    found += attempt("fork", os.fork)
+    found += attempt("fork", fork)
     found += attempt("start a thread", threading.Thread(target=print).start)
     found += attempt("start a program", lambda: os.execv("/bin/true", ["true"]))
     found += attempt("signal the worker", lambda: os.kill(1, 9))
@@ -68,8 +72,8 @@ def _prove_walls(visible: Sequence[str]) -> None:
         raise OSError(f"the isolation does not hold: the root directory has {', '.join(sorted(seen))}")
     if os.getpid() != 1 or os.getppid() != 0:
         raise OSError("the isolation does not hold: other processes are in sight")
-    for path in ("/x", *(f"{directory}/x" for directory in visible)):
-        if _works(Path(path).touch):
+    for path in ("/", *visible):
+        if not os.statvfs(path).f_flag & os.ST_RDONLY:
             raise OSError(f"the isolation does not hold: {path} can be written")
     for address in ("127.0.0.1", "192.0.2.1"):  # the second is for documentation: nobody's
         if _works(lambda address=address: socket.socket(type=socket.SOCK_DGRAM).connect((address, 9))):

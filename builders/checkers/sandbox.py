@@ -27,6 +27,7 @@ PRINTED = 10_000
 """Bytes that a program may print."""
 MAX_VALUE = 400
 """A longer value is cut there; it equals nothing any more."""
+MAX_ERROR = 2_000
 RECYCLE = 10_000
 """Programs after which a worker is replaced."""
 
@@ -133,7 +134,7 @@ class Sandbox:
         except MontyCrashedError as error:
             return Outcome(error="limit of time" if error.timed_out else "crash", undecided=True)
         except MontyError as error:
-            return Outcome(error=f"{type(error.exception()).__name__}: {error.exception()}")
+            return Outcome(error=f"{type(error.exception()).__name__}: {error.exception()}"[:MAX_ERROR])
         return Outcome(value[:MAX_VALUE], kind, printed.output)
 
     def _open(self) -> Any:
