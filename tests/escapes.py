@@ -46,7 +46,7 @@ SOCKETS = {
     "a raw module": "import _socket\n_socket.socket()\nans = 1",
 }
 PROCESSES = {
-    "system": "import os\nos.system('touch {made}')\nans = 1",
+    "system": "import os\nans = 1 / 0 if os.system('touch {made}') else 1",
     "popen": "import os\nans = os.popen('cat {secret}').read() or 1 / 0",
     "subprocess": "import subprocess\nans = subprocess.run(['cat', {secret!r}], capture_output=True).stdout",
     "execute": "import os\nos.execv('/bin/sh', ['sh', '-c', 'touch {made}'])",
@@ -108,7 +108,7 @@ ATTRIBUTES = {
 PICKLES = {
     "load": "import os, pickle\nclass A:\n    def __reduce__(self):\n        return os.system, ('touch {made}',)\n"
     "ans = pickle.loads(pickle.dumps(A()))",
-    "return": "class A:\n    def __reduce__(self):\n        return exec, ('open({made!r}, \"w\")',)\nans = A()",
+    "return": "class A:\n    def __reduce__(self):\n        return open, ({made!r}, 'w')\nans = A()",
     "marshal": "import marshal\ncode = compile(\"open({made!r}, 'w')\", 'x', 'exec')\n"
     "exec(marshal.loads(marshal.dumps(code)))\nans = 1",
     "a raw pickle": "import pickle\nans = pickle.loads(b\"cos\\nsystem\\n(S'touch {made}'\\ntR.\")",

@@ -95,6 +95,12 @@ _VERIFY_COT: list[Class] = [
 ]
 _REFT: list[Class] = [("gold is rounded, or of another rounding", _near)]
 
+_REFT_RULE: list[Class] = [
+    ("a percent sign is no number to the authors' code", lambda j: j.verdict == "no_answer" and j.text.endswith("%")),
+    ("another last sentence", lambda j: j.verdict == "no_answer" and "Therefore, the answer is" not in j.text),
+    *_REFT,
+]
+
 
 def samples(root: Path, name: str, data_set: str | None = None) -> Iterator[tuple[str, str, str, bool]]:
     """(text, gold, the source's answer, its label) of one `model_samples` table."""
@@ -116,8 +122,9 @@ def chains(root: Path, name: str) -> Iterator[tuple[str, str, str, bool]]:
 
 def stated_chains(root: Path, name: str) -> Iterator[tuple[str, str, str, bool]]:
     """Chains whose own last sentence, `Therefore, the answer is <…>.`, is put as the authors' code reads it."""
-    for text, *rest in chains(root, name):
-        yield re.sub(r"\s*Therefore, the answer is <(.*)>\.$", r"\nTherefore, the answer is: \1", text), *rest
+    for text, gold, theirs, right in chains(root, name):
+        stated = re.sub(r"\s*Therefore, the answer is <(.*)>\.$", r"\nTherefore, the answer is: \1", text)
+        yield stated, gold, theirs, right
 
 
 COT = "verify_cot_chatgpt_x10"
@@ -137,7 +144,7 @@ SOURCES: list[tuple[str, str, Callable[[Path], Iterator[tuple[str, str, str, boo
     ("reft svamp programs", "program", lambda root: chains(root, "svamp_python_sdp"), _REFT),
     ("reft svamp programs", "reft_program", lambda root: chains(root, "svamp_python_sdp"), _REFT),
     ("reft svamp chains", "number", lambda root: chains(root, "svamp_nl"), _REFT),
-    ("reft svamp chains", "reft_number", lambda root: stated_chains(root, "svamp_nl"), []),
+    ("reft svamp chains", "reft_number", lambda root: stated_chains(root, "svamp_nl"), _REFT_RULE),
 ]
 
 

@@ -47,11 +47,13 @@ PROGRAMS = [
     ("import sympy\nfrom sympy import nothing", None),
     ("import sympy\nans = sympy.Symbol('x') / 0 + unknown", None),
     ("import sympy\nraise SystemExit", None),
+    ("import sympy, os, sys\nsys.__stdout__.write('9')\nos.write(1, b'9')\nprint(sympy.Integer(8))", "8"),
+    ("import sympy\nans = int(input())", None),
     ("import pandas\nans = pandas.Series([1])[0]", UNDECIDED + "no module pandas"),
     ("import ssl, sympy\nans = 1", UNDECIDED + "no module _ssl"),
     ("while True:\n    ans = 1", UNDECIDED + "limit of time"),
     ("ans = open('/etc/passwd').read()", UNDECIDED + "PermissionError"),
-    ("import sympy\nans = open('/etc/passwd').read()", UNDECIDED + "FileNotFoundError"),
+    ("import sympy\nx = sympy.Integer(1)\nans = open('/etc/passwd').read()", UNDECIDED + "FileNotFoundError"),
 ]
 
 

@@ -60,7 +60,10 @@ PROGRAMS = {
 CHAINS = {
     ("number", "right", "correct", "agrees"): 3050,
     ("number", "right", "wrong", "gold is rounded, or of another rounding"): 26,
-    ("reft_number", "right", "correct", "agrees"): 3076,
+    ("reft_number", "right", "correct", "agrees"): 3059,
+    ("reft_number", "right", "no_answer", "a percent sign is no number to the authors' code"): 7,
+    ("reft_number", "right", "no_answer", "another last sentence"): 9,
+    ("reft_number", "right", "wrong", "gold is rounded, or of another rounding"): 1,
 }
 EXPECTED = {
     "tora": TORA, "pot": POT, "verify_cot date": DATES, "verify_cot last_letters": LETTERS, "verify_cot addsub": SUMS,

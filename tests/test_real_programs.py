@@ -34,15 +34,15 @@ def test_how_sampled_programs_end(shared_data: Path) -> None:
 
 CPYTHON = {
     # source -> (label, verdict) of what only CPython decides
-    "pot_pcot": {("wrong", "wrong"): 5, ("wrong", "no_answer"): 3, ("right", "correct"): 1},
-    "tora_gsm8k_tool": {("right", "correct"): 15, ("wrong", "wrong"): 6, ("wrong", "no_answer"): 1},
+    "pot_pcot": {("wrong", "wrong"): 4, ("wrong", "no_answer"): 4, ("right", "correct"): 1},
+    "tora_gsm8k_tool": {("right", "correct"): 14, ("right", "no_answer"): 1, ("wrong", "wrong"): 7},
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CPYTHON)
 def test_cpython_decides_what_the_sandbox_lacks(shared_data: Path, name: str) -> None:
-    """All 31 programs of numpy and sympy, each as its label has it."""
+    """31 programs of numpy and sympy: as their labels have it, but for one that raises before its text answers."""
     if not isolation_allowed():
         pytest.skip("this machine does not allow user namespaces")
     rows = list(samples(shared_data, name))

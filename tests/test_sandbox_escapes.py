@@ -119,6 +119,7 @@ def test_what_an_attempt_comes_to(sandbox: Sandbox | CPythonSandbox, prey: Prey)
     assert by_name["connect"].undecided
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", escapes.GREEDY)
 def test_a_greedy_program_ends(sandbox: Sandbox | CPythonSandbox, name: str) -> None:
     program, error = escapes.GREEDY[name]
@@ -160,6 +161,7 @@ def _descendants(pid: int) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
 def test_a_worker_killed_from_outside_hurts_one_program(sandbox: Sandbox | CPythonSandbox, prey: Prey) -> None:
     """While 200 programs run on two workers, some of which hang, take memory or crash, one worker is killed."""

@@ -9,6 +9,7 @@ that are loaded.
 """
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import io
@@ -66,7 +67,7 @@ class _Worker:
         from builders.checkers.seccomp import Filter
 
         self.time_s, self.filter = time_s, Filter()
-        self.nothing = os.open(os.devnull, os.O_RDWR)
+        self.nothing = fcntl.fcntl(os.open(os.devnull, os.O_RDWR), fcntl.F_DUPFD_CLOEXEC, 64)  # out of the replies' way
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         self.memory = pages * resource.getpagesize() + MEMORY
 
@@ -98,10 +99,9 @@ class _Worker:
             os._exit(0)
 
     def _confine(self, target: int) -> None:
-        os.dup2(target, _REPLY_TO + 1)
         for descriptor in (0, 1, 2):
             os.dup2(self.nothing, descriptor)
-        os.dup2(_REPLY_TO + 1, _REPLY_TO)
+        os.dup2(target, _REPLY_TO)
         os.closerange(_REPLY_TO + 1, 1024)
         seconds = math.ceil(self.time_s) + 1
         limits = {
