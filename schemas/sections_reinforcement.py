@@ -97,6 +97,8 @@ class PpoRun(TrainingRun):
             raise ValueError("value_model: `online_st` has no value; write `none`")
         if self.mini_batch and self.mini_batch > self.optimizer.batch_size:
             raise ValueError("mini_batch: more than optimizer.batch_size, the rollouts of a step; lower it")
+        if self.algorithm == "ppo" and self.lora and self.lora.dropout:
+            raise ValueError("lora.dropout: ratios would be those of the dropout; set it to 0")
         return self
 
 

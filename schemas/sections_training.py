@@ -198,13 +198,19 @@ def mistakes(params: "Params") -> Iterator[str]:
     """What is wrong with training runs beside each other."""
     yield from _references(params)
     yield from _selections(params)
-    for section, runs in (("sft", params.sft), ("preference", params.preference)):
+    for section, runs in _training(params).items():
         for name, run in runs.items():
             if (labels := run.validation.labels) in params.predictions_import:
                 yield (
                     f"{section}.{name}.validation.labels: the answers of '{labels}' were found elsewhere, by no checker"
                     " of these; name a run of `predictions` over its samples"
                 )
+
+
+def _training(params: "Params") -> dict[str, Mapping[str, TrainingRun]]:
+    """Section -> its runs."""
+    sections = ("sft", "preference", "ppo", "reward_model")
+    return {section: getattr(params, section) for section in sections}
 
 
 def _references(params: "Params") -> Iterator[str]:
@@ -227,7 +233,7 @@ def _references(params: "Params") -> Iterator[str]:
 
 def _selections(params: "Params") -> Iterator[str]:
     """A number of steps means the same only in training of the same kind, with batches of the same size."""
-    sections: dict[str, Mapping[str, TrainingRun]] = {"sft": params.sft, "preference": params.preference}
+    sections = _training(params)
     for section, runs in sections.items():
         for name, run in runs.items():
             place, source = f"{section}.{name}.steps_from", runs.get(run.steps_from)

@@ -7,7 +7,7 @@ from schemas.params import Params, references, stage_runs
 from schemas.slots import Entry, Section
 from stores.views import settings
 
-SEEDED = ("models", "samples", "step_labels", "sft", "preference", "evaluate")
+SEEDED = ("models", "samples", "step_labels", "sft", "preference", "ppo", "reward_model", "evaluate")
 """Stages whose every run depends on the `seed` of params."""
 SHOWN = 3
 """Differences that a reason names."""

@@ -200,14 +200,14 @@ def load_value(stage: Stage, policy: Policy, tasks: Sequence[Task]) -> Value | N
         return None
     if config.value_model == NONE:
         return Value(policy)
-    settings = {"lora": config.lora, "gradient_checkpointing": config.gradient_checkpointing}
-    trunk = Policy.load(stage.dir("models", config.value_model), probes(tasks), precision=config.precision, **settings)
-    if trunk.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+    directory = stage.dir("models", config.value_model)
+    if load_tokenizer(directory).get_vocab() != policy.tokenizer.get_vocab():
         raise ValueError(
             f"{stage.section}.{stage.name}.value_model: '{config.value_model}' has another tokenizer than"
             f" '{config.model}', and both read the same tokens; name a model of the same family"
         )
-    return Value(policy, trunk)
+    settings = {"lora": config.lora, "gradient_checkpointing": config.gradient_checkpointing}
+    return Value(policy, Policy.load(directory, probes(tasks), precision=config.precision, **settings))
 
 
 def run(stage: Stage) -> None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Literal, NamedTuple, Self
 
 from builders import rule_labels
-from builders.checkers import Checker, extract, get_checker
+from builders.checkers import Checker, extract_all, get_checker
 from builders.checkers.partial import are_numbers, reward
 from builders.checkers.verdicts import VERDICTS
 from builders.steps import split_steps
@@ -75,7 +75,7 @@ class Rewarder:
 
 def _verdicts(checker: Checker, drawn: Sequence[Drawn]) -> Iterable[tuple[str | None, Verdict]]:
     """(extracted answer, verdict) of rollouts that one checker judges."""
-    answers = [extract(checker, d.task.prefill, d.completion.text, d.task.choices) for d in drawn]
+    answers = extract_all(checker, [(d.task.prefill, d.completion.text, d.task.choices) for d in drawn])
     stated = [(answer, d.task.gold) for answer, d in zip(answers, drawn, strict=True) if answer is not None]
     found = iter(checker.matches(stated))
     return [(answer, "no_answer" if answer is None else VERDICTS[next(found)]) for answer in answers]

@@ -78,6 +78,10 @@ class Drawn(NamedTuple):
         return self.completion.finish_reason == "length"
 
 
+Visit = tuple[int, int]
+"""(number of a task, how often it was visited before)."""
+
+
 class Rollouts:
     """The completions of one run, whose fingerprint is `context`."""
 
@@ -87,19 +91,16 @@ class Rollouts:
         config: PpoRun = stage.config
         self.noted = {"sampling": sampling.model_dump(), "seed": stage.params.seed, "precision": config.precision}
 
-    def draw(self, visits: Sequence[tuple[int, int]]) -> list[Drawn]:
-        """A completion of each (number of a task, visit), in order; what the ledger lacks is drawn and committed."""
-        keys = [self._key(*visit) for visit in visits]
-        if missing := set(self.ledger.missing(keys)):
-            wanted = [
-                self._request(key, self.tasks[i]) for key, (i, _) in zip(keys, visits, strict=True) if key in missing
-            ]
-            self._commit(wanted)
+    def draw(self, visits: Sequence[Visit]) -> list[Drawn]:
+        """A completion of each visit, in order; what the ledger lacks is drawn and committed."""
+        missing = set(self.ledger.missing([self._key(visit) for visit in visits]))
+        if missing:
+            self._commit([visit for visit in visits if self._key(visit) in missing])
         return self.read(visits)
 
-    def read(self, visits: Sequence[tuple[int, int]]) -> list[Drawn]:
+    def read(self, visits: Sequence[Visit]) -> list[Drawn]:
         """Completions that are in the ledger. Raises ValueError if somebody has removed one from it."""
-        keys = [self._key(*visit) for visit in visits]
+        keys = [self._key(visit) for visit in visits]
         found = self.ledger.get(keys)
         if lost := next((key for key in keys if key not in found), None):
             raise ValueError(
@@ -117,18 +118,28 @@ class Rollouts:
         """The id of a task's completion."""
         return sample_id(self.tasks[number].prompt_id, self.context, index)
 
-    def _commit(self, requests: Sequence[Request]) -> None:
+    def _commit(self, visits: Sequence[Visit]) -> None:
+        """Draws and keeps them, each batch as it is finished."""
+        keys = {self._request(visit).key: self._key(visit) for visit in visits}
         self.ledger.begin(self.context, self.model, self.context, self.noted)
         began = time.perf_counter()
-        for batch in self.sampler.stream(requests):
+        for batch in self.sampler.stream([self._request(visit) for visit in visits]):
             now = time.perf_counter()
-            entries = [(request.key, completion) for request, completion in batch]
+            entries = [(keys[request.key], completion) for request, completion in batch]
             self.ledger.append(self.context, self.model, entries, now - began, now - began)
             self.stage.cost.tokens += sum(completion.n_tokens for _, completion in batch)
             began = time.perf_counter()
 
-    def _key(self, number: int, index: int) -> str:
+    def _key(self, visit: Visit) -> str:
+        """The ledger's: the same draw of another run is another completion."""
+        number, index = visit
         return f"{self.context}-{digest(self.tasks[number].prompt_id)}-{index:04d}"
 
-    def _request(self, key: str, task: Task) -> Request:
+    def _request(self, visit: Visit) -> Request:
+        """Its key, which seeds the draw, says nothing of the run: runs that differ in a setting alone draw with the
+        same random numbers, and begin with the same rollouts.
+        """
+        number, index = visit
+        task = self.tasks[number]
+        key = f"{digest([self.stage.params.seed, task.prompt_id])}-{index:04d}"
         return Request(key, task.messages, task.prefill, task.rendering)
