@@ -137,12 +137,12 @@ def test_the_stage_takes_it_by_name(checker: CPythonChecker) -> None:
         assert table["extractor"].to_pylist() == [f"{name}:program"]
 
 
-def started(code: str) -> subprocess.CompletedProcess[str]:
+def started(code: str, *prefix: str) -> subprocess.CompletedProcess[str]:
     """A worker's program, after `code` has changed what it stands on."""
     worker = REPOSITORY / "builders" / "checkers" / "cpython_worker.py"
     script = f"import sys, runpy\nsys.argv = ['', '1.0', {str(REPOSITORY)!r}]\nsys.path.append({str(REPOSITORY)!r})\n"
     script += f"{code}\nrunpy.run_path({str(worker)!r}, run_name='__main__')"
-    command = [sys.executable, "-P", "-s", "-S", "-c", script]
+    command = [*prefix, sys.executable, "-P", "-s", "-S", "-c", script]
     return subprocess.run(command, input="", capture_output=True, text=True, check=False, env={})
 
 
@@ -172,10 +172,12 @@ def test_without_a_wall_it_does_not_start(code: str, said: str) -> None:
     assert said in last
 
 
-def test_with_all_walls_it_starts() -> None:
+@pytest.mark.parametrize("prefix", [(), ("unshare", "--user", "--map-root-user")])
+def test_with_all_walls_it_starts(prefix: tuple[str, ...]) -> None:
+    """As this user, and as one that is root in a namespace of its own, as in a container."""
     if not isolation_allowed():
         pytest.skip("this machine does not allow user namespaces")
-    process = started("")
+    process = started("", *prefix)
     assert (process.returncode, process.stderr) == (0, "")
     assert json.loads(process.stdout) == "ready"
 

@@ -2,8 +2,8 @@
 
 User, mount, process, network, IPC, host-name and control-group namespaces; a new root that holds the directories and
 is read-only itself; no capabilities, none to be gained, no `/proc`, `/dev` or `/tmp`. Started by root, it goes on as
-nobody. Needs Linux and a kernel that lets this user make user namespaces. The standard library alone: it runs in
-workers that see no installed package.
+nobody where there is one. Needs Linux and a kernel that lets this user make user namespaces. The standard library
+alone: it runs in workers that see no installed package.
 """
 
 import ctypes
@@ -27,6 +27,7 @@ _DETACH = 2
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _NOBODY = 65534
+_MAPPED, _WITH_NOBODY, _UNMAPPED = 0, 3, 1
 _CAPABILITIES_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,13 +42,12 @@ def isolate(library: Sequence[str], packages: Sequence[str]) -> None:
 
     Raises OSError, which names the step that this machine refuses.
     """
-    user = os.getuid()
-    _unshare()
+    nobody = _unshare()
     child = os.fork()
     if child:
         _end_like(child)
     _new_root(library, packages)
-    _drop_privileges(user)
+    _drop_privileges(nobody)
     checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent-death signal")
 
 
@@ -56,38 +56,46 @@ def _end_like(child: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _unshare() -> None:
-    """A process outside writes who we are inside: root's own may map a second user, to become it."""
+def _unshare() -> bool:
+    """A process outside writes who we are inside. Returns whether we may become nobody there, which root may."""
     ready, go = os.pipe()
     target, user, group = os.getpid(), os.getuid(), os.getgid()
     helper = os.fork()
     if helper == 0:
         os.close(go)
-        os._exit(0 if os.read(ready, 1) and _map_users(target, user, group) else 1)
+        os._exit(_map_users(target, user, group) if os.read(ready, 1) else _UNMAPPED)
     os.close(ready)
     checked(_libc.unshare(_NAMESPACES), "unshare")
     os.write(go, b"1")
     os.close(go)
-    if os.waitpid(helper, 0)[1] != 0:
+    mapped = os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
+    if mapped not in (_MAPPED, _WITH_NOBODY):
         raise OSError("user namespace: its users cannot be mapped")
+    return mapped == _WITH_NOBODY
 
 
-def _map_users(process: int, user: int, group: int) -> bool:
-    second = f"\n1 {_NOBODY} 1" if user == 0 else ""
+def _map_users(process: int, user: int, group: int) -> int:
+    """A user that is root in a namespace alone has no second user to map."""
     try:
-        if user != 0:
-            _write(f"/proc/{process}/setgroups", "deny")
-        _write(f"/proc/{process}/gid_map", f"0 {group} 1{second}")
-        _write(f"/proc/{process}/uid_map", f"0 {user} 1{second}")
+        if user == 0:
+            with suppress(OSError):
+                _write(f"/proc/{process}/gid_map", f"0 {group} 1\n1 {_NOBODY} 1")
+                _write(f"/proc/{process}/uid_map", f"0 {user} 1\n1 {_NOBODY} 1")
+                return _WITH_NOBODY
+        _write(f"/proc/{process}/setgroups", "deny")
+        _write(f"/proc/{process}/gid_map", f"0 {group} 1")
+        _write(f"/proc/{process}/uid_map", f"0 {user} 1")
     except OSError:
-        return False
-    return True
+        return _UNMAPPED
+    return _MAPPED
 
 
 def _write(path: str, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY)
-    os.write(descriptor, text.encode())
-    os.close(descriptor)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
@@ -131,12 +139,12 @@ def _new_root(library: Sequence[str], packages: Sequence[str]) -> None:
     _mount(None, "/", None, _SEALED | _NOEXEC)
 
 
-def _drop_privileges(user: int) -> None:
+def _drop_privileges(nobody: bool) -> None:
     """Capabilities end with root's user, or are given up; no program could give them back."""
     for capability in range(64):
         with suppress(OSError):
             checked(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "capability")
-    if user == 0:
+    if nobody:
         os.setgroups([])
         os.setresgid(1, 1, 1)
         os.setresuid(1, 1, 1)
