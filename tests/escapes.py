@@ -17,7 +17,7 @@ FILES = {
     "read by the loader": "ans = __loader__.get_data({secret!r})",
     "read by the kernel": "import ctypes\nlibc = ctypes.CDLL(None)\nans = libc.open({secret!r}.encode(), 0)\n"
     "ans = 1 / 0 if ans < 0 else open(ans).read()",
-    "read what is open": "import os\nans = ''\nfor i in range(64):\n    try:\n        ans += str(os.read(i, 100))\n"
+    "read what is open": "import os\nans = ''\nfor i in range(64):\n    try:\n        ans += os.read(i, 100).decode()\n"
     "    except OSError:\n        pass",
     "list": "import os\nans = os.listdir(os.path.dirname({secret!r}))",
     "walk": "import os\nans = [f for _, _, fs in os.walk('/') for f in fs if 'secret' in f and 'py' not in f] or 1 / 0",
