@@ -4,6 +4,7 @@ The paper (arXiv 2404.19733, §2) walks both lists at once and starts a list ove
 `(winners[k mod |winners|], losers[k mod |losers|])` for k < K. Both are in the order of their samples; gold solutions,
 where asked for, join the winners after them. A prompt with an empty list gives no pair. With `chosen: gold` the winners
 are the gold solutions alone and the losers all samples, right or wrong: the pairs of SPIN (arXiv 2401.01335, §4).
+Right samples whose process is wrong by the run's `step_labels` are on neither side, and rejects (`wrong_step`).
 
 Samples and rewards are streamed side by side, whole prompts at a time, as arrays of ids and numbers: no text is read,
 memory is bounded and time is linear. (As one SQL query over the same columns, ordered lists and joins took several
@@ -18,11 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builders.step_flaws import add_flaws
 from builders.streams import PROBLEM, ProblemStream, RowStream, whole_groups
 from schemas import Pair, Reject, Sample, arrow_schema
 from schemas.ids import digest
-from schemas.sections import OutcomePairsRun
+from schemas.sections_pairs import OutcomePairsRun
 from schemas.slots import NONE
+from stores.duck import Duck
 from stores.progress import progress
 from stores.stage import Finish, Stage, partitioned, run_stage
 
@@ -71,17 +74,21 @@ class _Sides(NamedTuple):
         return _Sides(*(column[mask] for column in self))
 
 
-def build(samples: pa.Table, reward: np.ndarray, gold: pa.Table, config: OutcomePairsRun) -> Built:
+def build(
+    samples: pa.Table, reward: np.ndarray, gold: pa.Table, config: OutcomePairsRun, flawed: np.ndarray | None = None
+) -> Built:
     """All pairs of whole prompts.
 
     `samples` holds `SAMPLE_COLUMNS` in the order of `sample_id`; `reward` one value per sample (NaN: undecided, enters
-    no pair); `gold` the `COLUMNS` of gold solutions in the order of `sample_id`.
+    no pair); `gold` the `COLUMNS` of gold solutions in the order of `sample_id`; `flawed` whether each sample is right
+    with a wrong step on the way (None: no sample is).
     """
+    flawed = np.zeros(len(samples), dtype=bool) if flawed is None else flawed
     prompts = _prompts(samples)
     if config.chosen == "gold":  # a gold solution is better than whatever the model wrote
         reward = np.zeros(len(samples))
     endless = pc.and_(pc.equal(samples["n_chars"], 0), pc.equal(samples["finish_reason"], "length")).to_numpy()
-    usable = ~np.isnan(reward) & ~endless
+    usable = ~np.isnan(reward) & ~endless & ~flawed
     if config.deduplicate:
         usable &= _first_of_text(prompts.group, samples["text_hash"])
     gold_lists = _gold_lists(prompts.problem_id, gold, len(samples))
@@ -98,6 +105,7 @@ def build(samples: pa.Table, reward: np.ndarray, gold: pa.Table, config: Outcome
         _one_sided(prompts, sides, high, np.isnan(reward)),
         _dropped(samples, np.isnan(reward), "undecided", "the checker could not tell"),
         _dropped(samples, endless, "empty", "cut off before any text"),
+        _dropped(samples, flawed, "wrong_step", "most labels find one"),
         _over_long_pairs(sides.where(over), prompts, config),
     ]
     return Built(_pairs(sides.where(~over), prompts, both), pa.concat_tables(rejects), len(samples))
@@ -249,20 +257,21 @@ def _rejects(
 def stream(stage: Stage) -> Iterator[Built]:
     """Pairs and rejects of a run, some whole prompts at a time.
 
-    Raises ValueError if the rewards are not those of the samples, or a sample answers no prompt.
+    Raises ValueError if the rewards or labels are not those of the samples, or a sample answers no prompt.
     """
     config = stage.config
-    rewards = RowStream(stage.scan("rewards", config.rewards, ["sample_id", "reward"]))
-    gold = ProblemStream(_gold(stage), "sample_id")
+    rewards = RowStream(stage.scan("rewards", config.rewards, ["sample_id", "reward", "verdict"]))
+    gold, flawed = ProblemStream(_gold(stage), "sample_id"), ProblemStream(_flawed(stage), "sample_id")
     foreign = f"rewards run '{config.rewards}' was not made from samples run '{config.samples}'"
     for samples in whole_groups(_answers(stage), "prompt_id"):
         judged = rewards.take(len(samples))
         if len(judged) != len(samples) or not pc.all(pc.equal(judged["sample_id"], samples["sample_id"])).as_py():
             raise ValueError(foreign)
         first, last = (samples["prompt_id"][row].as_py()[:PROBLEM] for row in (0, -1))
-        solved = gold.between(first, last)
+        solved, wrong = gold.between(first, last), flawed.between(first, last)
         reward = judged["reward"].to_numpy().astype(np.float64)
-        yield build(samples, reward, NO_GOLD if solved is None else solved, config)
+        bad = None if wrong is None else _right_among(judged, wrong["sample_id"])
+        yield build(samples, reward, NO_GOLD if solved is None else solved, config, bad)
     if len(rewards.take(1)):
         raise ValueError(foreign)
 
@@ -277,6 +286,22 @@ def _answers(stage: Stage) -> Iterator[pa.Table]:
 def _gold(stage: Stage) -> Iterable[pa.Table]:
     """The gold samples that join the winners; none where the run names none."""
     return () if stage.config.gold == NONE else stage.scan("samples", stage.config.gold, COLUMNS)
+
+
+def _flawed(stage: Stage) -> Iterator[pa.Table]:
+    """The samples whose process is wrong by the run's step labels, in order."""
+    if stage.config.step_labels == NONE:
+        return
+    with Duck() as duck:
+        duck.view("samples", "samples", [stage.dir("samples", stage.config.samples)], stage.scope)
+        add_flaws(duck, stage)
+        yield from duck.batches("select sample_id from step_flaws order by sample_id")
+
+
+def _right_among(judged: pa.Table, ids: pa.ChunkedArray) -> np.ndarray:
+    """Whether each judged sample is correct and one of `ids`."""
+    right = pc.equal(judged["verdict"].cast(pa.string()), "correct")
+    return pc.and_(right, pc.is_in(judged["sample_id"], value_set=ids.combine_chunks())).to_numpy()
 
 
 def capped(stage: Stage) -> Finish | None:

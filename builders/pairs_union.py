@@ -8,7 +8,7 @@ Spans are copied, and no text is read: the digest of this run's texts is made of
 """
 
 from schemas import Pair
-from schemas.sections import UnionPairsRun
+from schemas.sections_pairs import UnionPairsRun
 from schemas.slots import NONE
 from stores.duck import Duck, sql_file
 from stores.parquet import texts_digest

@@ -73,14 +73,14 @@ def messages_of(
 
     For `text`, whose contents are joined, the template's separator ends the system message and each demonstration.
 
-    Raises ValueError where the template shows options and the problem has none, or the other way around.
+    Raises ValueError where the template shows options and the problem has none, or the other way around, and for a
+    demonstration that is part of a program.
     """
     between = template.separator if rendering == "text" else ""
     messages = [{"role": "system", "content": template.system + between}] if template.system else []
     for demo in demos:
-        answer = _prefill(template, demo.question, demo.choices) + fill(template.demo, completion=demo.completion)
         messages.append({"role": "user", "content": _asked(template, demo.question, demo.choices)})
-        messages.append({"role": "assistant", "content": answer + between})
+        messages.append({"role": "assistant", "content": _answer(template, demo) + between})
     return [*messages, {"role": "user", "content": _asked(template, question, choices)}]
 
 
@@ -94,6 +94,18 @@ def _asked(template: Template, question: str, choices: list[str] | None) -> str:
 
 def _prefill(template: Template, question: str, choices: list[str] | None) -> str:
     return fill(template.prefill, question=question, choices=format_choices(choices) if choices else "")
+
+
+def _answer(template: Template, demo: Demonstration) -> str:
+    """A demonstration's whole answer. Where the completion has the start that prompts give, it is not given again."""
+    begun, shown = _prefill(template, demo.question, demo.choices), fill(template.demo, completion=demo.completion)
+    if template.style == "program" and not begun and demo.completion[:1].isspace():
+        raise ValueError(
+            f"demo_samples: sample {demo.sample_id} is the body of a function without its head; use a template whose"
+            " prefill is the head (reft_program_start), or samples_gold without `body`"
+        )
+    is_whole = demo.completion.startswith(begun) or (template.style == "program" and demo.completion.startswith("def "))
+    return shown if is_whole else begun + shown
 
 
 def draw(candidates: Sequence[Demonstration], shots: int, seed: int) -> list[Demonstration]:

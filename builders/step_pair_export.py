@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from builders.step_pair_rows import PIPELINE, PUBLISHED
 from schemas.params import Params, table_runs
-from schemas.sections import UnionPairsRun
+from schemas.sections_pairs import UnionPairsRun
 from schemas.sections_steps import ImportedPairsRun, StepPairsRun
 from stores.duck import sql_file
 from stores.store import Store

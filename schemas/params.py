@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from schemas import sections as s
 from schemas import sections_agreement as ag
 from schemas import sections_export as x
+from schemas import sections_pairs as pairs
 from schemas import sections_prompts as p
 from schemas import sections_quality as q
 from schemas import sections_reinforcement as rl
@@ -52,9 +53,9 @@ class Params(Section):
     demos_correct: dict[Name, s.CorrectDemosRun]
     demos_consistent: dict[Name, ag.ConsistentDemosRun]
     demos_union: dict[Name, s.UnionDemosRun]
-    pairs_outcome: dict[Name, s.OutcomePairsRun]
+    pairs_outcome: dict[Name, pairs.OutcomePairsRun]
     pairs_contrast: dict[Name, ag.ContrastPairsRun]
-    pairs_union: dict[Name, s.UnionPairsRun]
+    pairs_union: dict[Name, pairs.UnionPairsRun]
     pairs_step: dict[Name, st.StepPairsRun]
     pairs_import: dict[Name, st.ImportedPairsRun]
     reference: dict[Name, t.ReferenceRun]

@@ -20,22 +20,19 @@ from schemas.slots import (
     ModelOrNone,
     Name,
     Natural,
-    PairsName,
-    PairsOrNone,
     PartialReward,
     PartialRule,
     Positive,
     PredictionsName,
     ProblemsName,
-    ProblemsOrNone,
     PromptsName,
     PromptsOrNone,
     RewardsName,
     SamplesName,
-    SamplesOrNone,
     SamplingName,
     Section,
     SolvedName,
+    StepLabelsOrNone,
 )
 
 
@@ -269,15 +266,33 @@ class GoldDemosRun(Section):
 
 
 class CorrectDemosRun(Section):
-    """Correct samples as fine-tuning examples (STaR, rejection sampling)."""
+    """Correct samples as fine-tuning examples (STaR, rejection sampling, annotation by another model)."""
 
     writes: ClassVar = ("demos",)
 
     samples: SamplesName
     rewards: RewardsName
+    step_labels: StepLabelsOrNone = Field(
+        description="right samples whose process these call wrong are dropped; samples without a label are kept"
+    )
+    sample_prompts: PromptsOrNone = Field(description="with `prompts`: the prompts that the samples answer")
+    prompts: PromptsOrNone = Field(
+        description="put the samples under these prompts of their problems (few-shot samples become zero-shot demos);"
+        " none: under their own"
+    )
     max_per_problem: Positive | None = None
     max_tokens: Positive | None = Field(default=None, description="limit of prompt and completion, in tokens")
     deduplicate: bool = True
+
+    @model_validator(mode="after")
+    def _prompts(self) -> "CorrectDemosRun":
+        if self.sample_prompts != NONE and self.prompts == NONE:
+            raise ValueError("sample_prompts: only samples that go under other `prompts` need it; write `none`")
+        if self.max_tokens is not None and self.prompts != NONE:
+            raise ValueError(
+                "max_tokens: the tokens of other `prompts` are not known here; remove it (training has its own limit)"
+            )
+        return self
 
 
 class UnionDemosRun(Section):
@@ -294,56 +309,3 @@ class UnionDemosRun(Section):
     def members(self) -> list[str]:
         """The runs that come together, in order."""
         return [run for run in (self.a, self.b, self.c, self.d) if run != NONE]
-
-
-class OutcomePairsRun(Section):
-    """Pairs of a correct and a wrong sample of one prompt (Iterative RPO)."""
-
-    writes: ClassVar = ("pairs",)
-
-    samples: SamplesName
-    rewards: RewardsName
-    gold: SamplesOrNone = Field(description="gold solutions that join every prompt's winners, after its own")
-    k: Positive = Field(description="pairs per prompt")
-    margin: Annotated[float, at.Gt(0)] = Field(
-        default=1.0, description="least difference of rewards; 1 with 0/1 rewards: correct against wrong"
-    )
-    max_tokens: Positive | None = Field(default=None, description="limit of prompt and completion, in tokens")
-    max_pairs: Positive | None = Field(default=None, description="cap by seeded subsampling (the paper: 60,000)")
-    deduplicate: bool = Field(default=False, description="drop samples whose text an earlier one of the prompt has")
-    repeat_pairs: bool = Field(default=True, description="the paper's rule: K above lcm(winners, losers) repeats pairs")
-    chosen: Literal["correct", "gold"] = Field(
-        default="correct",
-        description="gold: gold solutions against all samples, whatever their verdict (SPIN, arXiv 2401.01335)",
-    )
-
-    @model_validator(mode="after")
-    def _gold_is_named(self) -> "OutcomePairsRun":
-        if self.chosen == "gold" and self.gold == NONE:
-            raise ValueError("`chosen: gold` needs gold solutions; name a run of samples_gold in `gold`")
-        return self
-
-
-class UnionPairsRun(Section):
-    """The pairs of up to four runs together, or those of one run that are of some problems."""
-
-    writes: ClassVar = ("pairs",)
-
-    a: PairsName
-    b: PairsOrNone
-    c: PairsOrNone
-    d: PairsOrNone
-    problems: ProblemsOrNone = Field(description="only pairs of these problems; the others are held out")
-    deduplicate: bool = Field(default=False, description="drop a pair of the same two spans as an earlier one")
-
-    @property
-    def members(self) -> list[str]:
-        """The runs that come together, in order."""
-        return [run for run in (self.a, self.b, self.c, self.d) if run != NONE]
-
-    @model_validator(mode="after")
-    def _named_once(self) -> "UnionPairsRun":
-        for run in self.members:
-            if self.members.count(run) > 1:
-                raise ValueError(f"'{run}' is named twice, and its pairs would only be repeated; name each run once")
-        return self

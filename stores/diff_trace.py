@@ -37,6 +37,8 @@ TEXTS = {
 }
 """Table of ids -> SQL of the spans of text that its rows stand for."""
 _STARTS = {"pairs": "chosen_start, chosen_end, rejected_start, rejected_end", "demos": "0"}
+GUARDED = frozenset(("demos_correct", "pairs_outcome"))
+"""Sections that read step labels only to drop right samples with a wrong step."""
 UNTRACED = ("training", "reference_logprobs")
 """Tables whose rows also depend on inputs that no id names."""
 LIMITS = {
@@ -47,8 +49,12 @@ LIMITS = {
     "held_out": ("problems",),
     "disagreeing": ("agreements",),
     "low_confidence": ("threshold", "reject_threshold"),
+    "wrong_step": ("step_labels",),
 }
 """Reason of a reject -> the settings that decide it."""
+
+
+_UNIONS = frozenset(("demos_union", "pairs_union"))
 
 
 class Version(NamedTuple):
@@ -239,6 +245,7 @@ class Tracer:
             "least": min((int(value) for c in limit for value in (c.old, c.new) if value), default=None),
             "limit": told(limit, own[0]),
             "inputs": self._inputs(table, run) if table in UNTRACED else None,
+            "guarded": table != "rejects" and not {section for section, _ in own} - GUARDED - _UNIONS,
         }
 
     def _changed(self, nodes: Sequence[Node]) -> list[ParamChange]:

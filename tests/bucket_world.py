@@ -30,11 +30,13 @@ RUNS = {
     "votes": ("v", {"samples": "drawn", "predictions": "p"}),
     "rewards_votes": ("rv", {"predictions": "p", "votes": "v", "threshold": 0.4}),
     "demos_gold": ("g", {"samples": "gold", "prompts": "train"}),
-    "demos_correct": ("c", {"samples": "drawn", "rewards": "r", "max_per_problem": 1}),
+    "demos_correct": ("c", {"samples": "drawn", "rewards": "r", "step_labels": "some", "sample_prompts": "train",
+                            "prompts": "train", "max_per_problem": 1}),
     "consistency": ("y", {"a": "p", "b": "stated", "top_up": 20}),
     "demos_consistent": ("dc", {"samples": "drawn", "other": "gold", "prompts": "train", "agreements": "y"}),
     "demos_union": ("d", {"a": "c", "b": "g", "c": "none", "d": "none"}),
-    "pairs_outcome": ("o", {"samples": "drawn", "rewards": "r", "gold": "gold", "k": 5, "max_pairs": 100}),
+    "pairs_outcome": ("o", {"samples": "drawn", "rewards": "r", "step_labels": "given", "gold": "gold", "k": 5,
+                            "max_pairs": 100}),
     "pairs_contrast": ("w", {"samples": "drawn", "predictions": "p", "votes": "v", "weak": "gold",
                              "weak_predictions": "stated", "threshold": 0.4, "reject_threshold": 0.5, "k": 2}),
     "step_labels": ("l", {"samples": "drawn", "prompts": "train", "problems": "train", "rewards": "r",
@@ -55,7 +57,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "stated": {"samples": "gold", "prompts": "none", "problems": "train"},
     },
     "rewards": {"continued": {"predictions": "continued", "problems": "train"}},
-    "step_labels": {"given": RUNS["step_labels"][1]},
+    "step_labels": dict.fromkeys(("given", "some"), RUNS["step_labels"][1]),
 }
 """Further runs, which are written by hand."""
 ORDER = ("samples_gold", "prompts", *(s for s in RUNS if s not in ("samples_gold", "prompts")))
@@ -92,8 +94,10 @@ def make() -> None:
     for section in ORDER:
         if section == "prompts":
             world.write("predictions", "stated", list(_stated()))
-        if section == "prompts_step":
-            world.write("step_labels", "given", list(_labels()))
+        if section == "demos_gold":
+            labels = list(_labels())
+            world.write("step_labels", "given", labels)
+            world.write("step_labels", "some", [row for row in labels if row.sample_id < "6"])
         if section == "pairs_step":
             continued = [
                 s for asked in world.read("prompts", "s") for s in _continuations(Prompt.model_validate(asked))

@@ -20,7 +20,7 @@ PREFILL = "Let's see.\nStep 1: "
 QUESTIONS = ("Legs of 2 cats?", "What is 3 + 4?", "A secret of the test split?")
 RIGHT = "A cat 🐈 has 4 legs.\nStep 2: 2 * 4 = 8.\nStep 3: The answer is 8."
 WRONG = "A cat 🐈 has 4 legs.\nStep 2: 2 * 4 = 6.\nStep 3: The answer is 6."
-OUTCOME = {"gold": "none", "k": 2}
+OUTCOME = {"step_labels": "none", "gold": "none", "k": 2}
 PARAMS: dict[str, Any] = SECTIONS | {
     "seed": 0,
     "report": {},
@@ -35,7 +35,7 @@ PARAMS: dict[str, Any] = SECTIONS | {
                                               "said": {"samples": "said", "prompts": "asked", "problems": "train"}},
     "rewards": SECTIONS["rewards"] | {"drawn": {"predictions": "drawn", "problems": "train"},
                                       "said": {"predictions": "said", "problems": "train"}},
-    "demos_correct": {"star": {"samples": "drawn", "rewards": "drawn"}},
+    "demos_correct": {"star": {"samples": "drawn", "rewards": "drawn"} | world.UNMOVED},
     "pairs_outcome": {"whole": {"samples": "drawn", "rewards": "drawn"} | OUTCOME,
                       "said": {"samples": "said", "rewards": "said"} | OUTCOME},
 }  # fmt: skip

@@ -59,7 +59,7 @@ consistency: {}
 votes: {}
 rewards_votes: {}
 pairs_outcome:
-  own: {samples: own, rewards: own, gold: none, k: 1}
+  own: {samples: own, rewards: own, step_labels: none, gold: none, k: 1}
 pairs_union: {}
 quality: {}
 ppo: {}

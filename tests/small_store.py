@@ -38,6 +38,7 @@ from schemas.ids import digest, problem_id, prompt_id, sample_id, text_hash
 from schemas.params import parse_params, stage_runs
 from stores.parquet import rows_to_table, write_table
 from stores.paths import rejects_dir, run_dir
+from tests.stage_world import UNMOVED
 
 Tables = dict[tuple[str, str], Sequence[Row]]
 
@@ -72,8 +73,12 @@ PARAMS: dict[str, Any] = {
     "predictions": {"irpo_0": {"samples": "irpo_0", "prompts": "train", "problems": "train"}},
     "rewards": {"irpo_0": {"predictions": "irpo_0", "problems": "train"}},
     "demos_gold": {"gold": {"samples": "gold", "prompts": "train"}},
-    "demos_correct": {"star": {"samples": "irpo_0", "rewards": "irpo_0"}},
-    "pairs_outcome": {"irpo_0": {"samples": "irpo_0", "rewards": "irpo_0", "gold": "gold", "k": 2}},
+    "demos_correct": {
+        "star": {"samples": "irpo_0", "rewards": "irpo_0"} | UNMOVED,
+    },
+    "pairs_outcome": {
+        "irpo_0": {"samples": "irpo_0", "rewards": "irpo_0", "step_labels": "none", "gold": "gold", "k": 2}
+    },
     "step_labels": {
         "checked": {
             "samples": "irpo_0",

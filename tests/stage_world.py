@@ -17,6 +17,8 @@ PROMPTS = {
     "problems": "train", "template": "qa", "rendering": "text", "demo_samples": "none", "demo_problems": "none",
 }  # fmt: skip
 SAMPLES = {"prompts": "train", "model": "base", "engine": "scripted", "sampling": "explore", "n": 3}
+UNMOVED = {"step_labels": "none", "sample_prompts": "none", "prompts": "none"}
+"""What a run of `demos_correct` does without."""
 COMMON: dict[str, Any] = {
     "seed": 0,
     "sampling": {"explore": {"temperature": 1.0, "max_new_tokens": 32}},

@@ -69,8 +69,9 @@ def test_the_world_has_rows_and_rejects_in_many_buckets(copy: Path) -> None:
     prompts = [row["prompt_id"] for row in world.read("pairs", "o")]
     assert len(prompts) == 100, "the cap of the whole run"
     assert len({prompt[0] for prompt in prompts}) > 8
-    assert {r for _, _, r, _ in world.rejects("pairs_outcome", "o")} >= {"capped", "undecided"}
+    assert {r for _, _, r, _ in world.rejects("pairs_outcome", "o")} >= {"capped", "undecided", "wrong_step"}
     assert len(world.read("demos", "c")) > 16
+    assert {r for _, _, r, _ in world.rejects("demos_correct", "c")} >= {"capped", "undecided", "wrong_step"}
     steps = [row["prompt_id"] for row in world.read("pairs", "ps")]
     assert len({prompt[0] for prompt in steps}) > 8
     assert {r for _, _, r, _ in world.rejects("pairs_step", "ps")} >= {"capped", "disputed", "duplicate", "undecided"}

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from builders import demos_correct, demos_gold, demos_union, samples_gold
-from schemas import Demo, Reward, Sample
-from stores.parquet import texts_digest
-from stores.paths import run_dir
+from schemas import TABLES, Demo, Prompt, Reward, Sample, StepLabels
+from stores.parquet import read_table, texts_digest
+from stores.paths import rejects_dir, run_dir
 from stores.stage import execute
 from tests import stage_world as world
+from tests.step_world import label
 
 CATS, SUM, HARD = world.problem("Legs of 2 cats?"), world.problem("3 + 4?"), world.problem("Is P = NP?")
 PLAIN, THINK = world.prompt(CATS), world.prompt(CATS, words=" Think.")
@@ -55,12 +56,19 @@ def judged(sample: Sample, verdict: str) -> Reward:
     )
 
 
-def run_correct(given: list[tuple[Sample, str]], **settings: Any) -> dict[str, str]:
+def run_correct(
+    given: list[tuple[Sample, str]],
+    labels: dict[str, Any] | None = None,
+    prompts_runs: dict[str, Any] | None = None,
+    **settings: Any,
+) -> dict[str, str]:
     """Runs the stage on (sample, verdict); returns sample_id -> "demo" or the reason of its reject."""
     world.write_params(
+        step_labels=labels or {},
+        **({"prompts": prompts_runs} if prompts_runs else {}),
         predictions={"p": {"samples": "drawn", "prompts": "none", "problems": "train"}},
         rewards={"r": {"predictions": "p", "problems": "train"}},
-        demos_correct={"star": {"samples": "drawn", "rewards": "r"} | settings},
+        demos_correct={"star": {"samples": "drawn", "rewards": "r"} | world.UNMOVED | settings},
     )
     world.write("samples", "drawn", sorted((s for s, _ in given), key=lambda s: s.sample_id))
     world.write("rewards", "r", [judged(s, verdict) for s, verdict in given])
@@ -68,7 +76,7 @@ def run_correct(given: list[tuple[Sample, str]], **settings: Any) -> dict[str, s
     found = {row["sample_id"]: "demo" for row in world.read("demos", "star")}
     rejected = {sample: reason for _, sample, reason, _ in world.rejects("demos_correct", "star") if sample}
     assert not found.keys() & rejected.keys()
-    return found | rejected
+    return dict(sorted((found | rejected).items()))
 
 
 CASES = [
@@ -130,6 +138,141 @@ def test_rewards_of_other_samples_are_an_error(workspace: Path) -> None:
         ValueError, match=r"demos_correct\.star: sample .*-0001 has no reward in run 'r'; name the rewards"
     ):
         execute("demos_correct", "star", demos_correct.run)
+
+
+# --- right answers with wrong steps ---------------------------------------------------------------------------------
+
+RULE = {"samples": "drawn", "prompts": "none", "problems": "train", "rewards": "none", "labeler": "rule",
+        "model": "none", "path": "data/none", "neutral_is_error": False}  # fmt: skip
+LABELLED = [
+    # verdict of the sample, what its labels say (a first wrong step, None: none is; -1: invalid), fate
+    ("correct", [], "demo"),
+    ("correct", [None], "demo"),
+    ("correct", [0], "wrong_step"),
+    ("correct", [0, 1, None], "wrong_step"),
+    ("correct", [0, None], "demo"),
+    ("correct", [0, None, -1], "demo"),
+    ("correct", [-1], "demo"),
+    ("correct", [-1, 1], "wrong_step"),
+    ("wrong", [0], "wrong"),
+    ("undecided", [0], "undecided"),
+]
+
+
+def labelled(samples: list[Sample]) -> list[StepLabels]:
+    rows = [
+        label(drawn, step, labeler=f"l{i}", prefill="")
+        for drawn, (_, said, _) in zip(samples, LABELLED, strict=True)
+        for i, step in enumerate(said)
+    ]
+    return sorted(rows, key=lambda row: (row.sample_id, row.labeler))
+
+
+def test_right_samples_with_a_wrong_step_are_rejected(workspace: Path) -> None:
+    samples = [world.sample(PLAIN, i, f"Legs.\nSo {i}.") for i in range(len(LABELLED))]
+    world.write("step_labels", "audit", labelled(samples))
+    given = [(s, verdict) for s, (verdict, _, _) in zip(samples, LABELLED, strict=True)]
+    fates = run_correct(given, labels={"audit": RULE}, step_labels="audit")
+    assert [fates[s.sample_id] for s in samples] == [fate for *_, fate in LABELLED]
+    before = run_correct(given, labels={"audit": RULE})
+    assert [before[s.sample_id] for s in samples] == ["demo" if v == "correct" else v for v, _, _ in LABELLED]
+
+
+def test_a_wrong_step_takes_no_place_of_the_cap(workspace: Path) -> None:
+    samples = [world.sample(PLAIN, i, f"Legs.\nSo {i}.") for i in range(3)]
+    world.write("step_labels", "audit", [label(samples[0], 0, prefill="")])
+    fates = run_correct(
+        [(s, "correct") for s in samples], labels={"audit": RULE}, step_labels="audit", max_per_problem=1
+    )
+    assert [fates[s.sample_id] for s in samples] == ["wrong_step", "demo", "capped"]
+
+
+def test_labels_of_other_samples_are_an_error(workspace: Path) -> None:
+    other = world.sample(PLAIN, 1, "Legs.\nSo 8.")
+    world.write("step_labels", "audit", [label(other, None, prefill="")])
+    with pytest.raises(ValueError, match=r"demos_correct\.star: step_labels run 'audit' labels sample .*-0001, which"):
+        run_correct([(world.sample(PLAIN, 0, "a"), "correct")], labels={"audit": RULE}, step_labels="audit")
+
+
+# --- under other prompts --------------------------------------------------------------------------------------------
+
+
+def moved(given: list[tuple[Sample, str]], targets: list[Prompt], **settings: Any) -> dict[str, str]:
+    """Runs the stage with samples that answer the run `train`, put under the run `zero`."""
+    world.write("prompts", "zero", targets)
+    prompts = dict.fromkeys(("train", "zero"), world.PROMPTS)
+    return run_correct(given, prompts_runs=prompts, sample_prompts="train", prompts="zero", **settings)
+
+
+def test_samples_go_under_other_prompts_of_their_problem(workspace: Path) -> None:
+    """What a model wrote after demonstrations is put where there are none; caps count samples, not prompts."""
+    few = [world.prompt(p, words=" As before.") for p in (CATS, SUM)]
+    world.write("prompts", "train", few)
+    samples = [world.sample(few[0], i, f"{i}") for i in range(3)] + [world.sample(few[1], 0, "7")]
+    samples += [world.sample(PLAIN, 7, "no prompt").model_copy(update={"prompt_id": None})]
+    fates = moved([(s, "correct") for s in samples], [PLAIN, THINK], max_per_problem=2)
+    assert [fates[s.sample_id] for s in samples] == ["demo", "demo", "capped", "unknown_prompt", "capped"]
+    assert [(row["prompt_id"], row["sample_id"]) for row in world.read("demos", "star")] == sorted(
+        (p.prompt_id, s.sample_id) for p in (PLAIN, THINK) for s in samples[:2]
+    )
+    rejects = {sample: prompt for _, prompt, sample, _ in prompts_of_rejects()}
+    assert rejects[samples[2].sample_id] == few[0].prompt_id, "a reject keeps the prompt that it answered"
+
+
+def prompts_of_rejects() -> list[tuple[str, str, str, str]]:
+    rows = read_table(rejects_dir("demos_correct", "star"), TABLES["rejects"]).to_pylist()
+    return [(row["problem_id"], row["prompt_id"], row["sample_id"], row["reason"]) for row in rows]
+
+
+HEAD = "def solution():\n"
+PREFILLS = [
+    # prefill of the samples' prompt (None: they answer none), of the other, what is wrong
+    ("", "", None),
+    (HEAD, HEAD, None),
+    (None, "", None),
+    (
+        HEAD,
+        "",
+        r"continues the prefill 'def solution\(\):\\n', and .* in run 'zero' ends in no prefill; name prompts with",
+    ),
+    ("", HEAD, r"continues no prefill, and the prompt of its problem in run 'zero' ends in the prefill 'def"),
+    (None, HEAD, r"continues no prefill, and"),
+]
+
+
+@pytest.mark.parametrize(("own", "other", "message"), PREFILLS)
+def test_a_sample_continues_the_prefill_that_it_was_drawn_with(
+    workspace: Path, own: str | None, other: str, message: str | None
+) -> None:
+    asked, target = world.prompt(CATS, own or "", " As before."), world.prompt(CATS, other)
+    world.write("prompts", "train", [asked])
+    drawn = world.sample(asked, 0, "    return 8")
+    drawn = drawn if own is not None else drawn.model_copy(update={"prompt_id": None})
+    if message is None:
+        assert moved([(drawn, "correct")], [target]) == {drawn.sample_id: "demo"}
+        return
+    assert moved([(drawn, "wrong")], [target]) == {drawn.sample_id: "wrong"}
+    with pytest.raises(ValueError, match=rf"demos_correct\.star\.prompts: sample .*-0000 {message}"):
+        moved([(drawn, "correct")], [target])
+
+
+def test_prompts_that_the_samples_do_not_answer_are_named(workspace: Path) -> None:
+    world.write("prompts", "train", [THINK])
+    drawn = world.sample(PLAIN, 0, "8")
+    with pytest.raises(ValueError, match=r"star\.sample_prompts: the prompt of sample .* is not in run 'train'; name"):
+        moved([(drawn, "correct")], [PLAIN])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sample_prompts": "train"}, "sample_prompts: only samples that go under other `prompts` need it"),
+        ({"prompts": "train", "max_tokens": 9}, "max_tokens: the tokens of other `prompts` are not known here"),
+    ],
+)
+def test_settings_that_do_not_go_together(workspace: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"demos_correct\.star: {message}"):
+        run_correct([(world.sample(PLAIN, 0, "a"), "correct")], **settings)
 
 
 UNION = {"a": "gold", "b": "more", "c": "none", "d": "none"}

@@ -303,7 +303,7 @@ def test_a_union_of_step_pairs_is_one(made: dict[str, str]) -> None:
     assert exported(run="all") == [made]
 
 
-OUTCOME = {"samples": "drawn", "rewards": "judged", "gold": "none", "k": 1}
+OUTCOME = {"samples": "drawn", "rewards": "judged", "step_labels": "none", "gold": "none", "k": 1}
 JUDGED = {
     "predictions": {"p": {"samples": "drawn", "prompts": "train", "problems": "train"}},
     "rewards": {"judged": {"predictions": "p", "problems": "train"}},

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from builders.pairs_outcome import COLUMNS, SAMPLE_COLUMNS, build
 from builders.streams import RowStream, whole_groups
 from schemas.ids import text_hash
-from schemas.sections import OutcomePairsRun
+from schemas.sections_pairs import OutcomePairsRun
 
 PROBLEM = {name: text_hash(name) for name in "abcdef"}
 
@@ -53,7 +53,9 @@ def gold_of(*names: str, tokens: int | None = 8) -> pa.Table:
 
 
 def config(**changes) -> OutcomePairsRun:
-    return OutcomePairsRun.model_validate({"samples": "s", "rewards": "r", "gold": "none", "k": 4} | changes)
+    return OutcomePairsRun.model_validate(
+        {"samples": "s", "rewards": "r", "step_labels": "none", "gold": "none", "k": 4} | changes
+    )
 
 
 def sides(built, name: str) -> list[tuple[int, object, object]]:

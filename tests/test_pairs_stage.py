@@ -14,6 +14,7 @@ from builders.streams import whole_groups
 from schemas import Reward, Sample
 from stores.stage import execute
 from tests import stage_world as world
+from tests.step_world import label
 
 PROBLEMS = sorted((world.problem(f"What is {i} + 4?") for i in range(12)), key=lambda p: p.problem_id)
 PROMPTS = [world.prompt(p) for p in PROBLEMS]
@@ -31,15 +32,21 @@ SAMPLES = [world.sample(p, i, f"It is {i}.") for p in PROMPTS for i in range(len
 REWARDS = [reward(s, VERDICTS[s.index]) for s in SAMPLES]
 
 
+LABELS = {"samples": "drawn", "prompts": "train", "problems": "train", "rewards": "none", "labeler": "rule",
+          "model": "none", "path": "data/none", "neutral_is_error": False}  # fmt: skip
+
+
 def pairs(samples: Sequence[Sample] = SAMPLES, rewards: Sequence[Reward] = REWARDS, seed: int = 0, **config: Any):
     """(prompt, rank) of the pairs, and the rejects."""
     world.write("samples", "drawn", samples)
     world.write("rewards", "judged", rewards)
-    run = {"samples": "drawn", "rewards": "judged", "gold": "none", "k": 2} | config
+    run = {"samples": "drawn", "rewards": "judged", "step_labels": "none", "gold": "none", "k": 2} | config
     world.write_params(
         seed=seed,
         predictions={"p": {"samples": "drawn", "prompts": "train", "problems": "train"}},
         rewards={"judged": {"predictions": "p", "problems": "train"}},
+        step_labels={"audit": LABELS},
+        samples_gold={"gold": {"problems": "train", "ending": "", "model": "none"}},
         pairs_outcome={"o": run},
     )
     execute("pairs_outcome", "o", pairs_outcome.run)
@@ -72,6 +79,42 @@ def test_rewards_of_other_samples_are_refused(workspace: Path, rewards: list[Rew
 
 def test_no_samples_give_no_pairs(workspace: Path) -> None:
     assert pairs([], []) == (set(), [])
+
+
+def sides() -> set[tuple[str, str]]:
+    return {(row["chosen_sample_id"], row["rejected_sample_id"]) for row in world.read("pairs", "o")}
+
+
+@pytest.mark.parametrize("chosen", ["correct", "gold"])
+def test_right_samples_with_a_wrong_step_are_on_neither_side(workspace: Path, chosen: str) -> None:
+    """Of the samples + - + of each prompt; a wrong sample's wrong step changes nothing, nor does a missing label."""
+    gold = [world.sample(p, 0, "8").model_copy(update={"prompt_id": None}) for p in PROMPTS]
+    gold = [s.model_copy(update={"sample_id": s.sample_id.replace(s.sample_id[-13:-5], "99999999")}) for s in gold]
+    world.write("samples", "gold", sorted(gold, key=lambda s: s.sample_id))
+    setting: dict[str, Any] = {"gold": "gold", "chosen": "gold"} if chosen == "gold" else {}
+    flaws = {0: None, 3: 0, 4: 0, 6: 0, 8: 0}  # sample -> first wrong step; of prompt 1 the first and the wrong one,
+    world.write("step_labels", "audit", [label(SAMPLES[i], step, prefill="") for i, step in flaws.items()])
+    pairs(k=3, **setting)
+    before = sides()
+    _, dropped = pairs(step_labels="audit", k=3, **setting)
+    out = {SAMPLES[i].sample_id for i in (3, 6, 8)}  # of prompt 2 both right ones
+    assert {(sample, reason, detail) for _, sample, reason, detail in dropped if sample} == {
+        (sample, "wrong_step", "most labels find one") for sample in out
+    }
+    found = sides()
+    assert found
+    assert not {sample for pair in found for sample in pair} & out
+    assert {p for p in before if not set(p) & out} <= found
+    without = {str(problem) for problem, sample, reason, _ in dropped if sample is None and reason == "no_chosen"}
+    assert without == ({PROBLEMS[2].problem_id} if chosen == "correct" else set())
+
+
+def test_labels_of_other_samples_are_refused(workspace: Path) -> None:
+    world.write("step_labels", "audit", [label(world.sample(PROMPTS[0], 9, "It is.\nSo."), 0, prefill="")])
+    with pytest.raises(
+        ValueError, match=r"pairs_outcome\.o: step_labels run 'audit' labels sample .*-0009, which is not"
+    ):
+        pairs(step_labels="audit")
 
 
 def test_samples_that_answer_no_prompt_are_refused(workspace: Path) -> None:

@@ -18,7 +18,7 @@ from stores.views import local_parts, run_files
 from tests import stage_world as world
 
 A, B, C = (world.prompt(world.problem(question)) for question in ("One?", "Two?", "Three?"))
-OUTCOME = {"rewards": "drawn", "gold": "none", "k": 1}
+OUTCOME = {"rewards": "drawn", "step_labels": "none", "gold": "none", "k": 1}
 UNION = {"a": "first", "b": "second", "c": "none", "d": "none", "problems": "none"}
 
 

@@ -10,6 +10,7 @@ from schemas import TABLES
 from schemas.params import STAGES, Params, RunInput, load_params, parse_params, run_inputs, table_runs
 from schemas.sections_training import SftRun
 from tests.small_store import PARAMS
+from tests.stage_world import UNMOVED
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OPTIMIZER = {"lr": 0.1, "batch_size": 2, "steps": 3}
@@ -161,7 +162,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "sft.again.steps_from: 'again' cannot take its steps from itself; name the run that held problems out",
     ),
     "ambiguous run": (
-        {"demos_correct.gold": {"samples": "irpo_0", "rewards": "irpo_0"}},
+        {"demos_correct.gold": {"samples": "irpo_0", "rewards": "irpo_0"} | UNMOVED},
         "demos_correct.gold: table 'demos' already has a run 'gold' from 'demos_gold'; rename one",
     ),
     "ambiguous model": (
@@ -169,11 +170,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "sft.base: table 'models' already has a run 'base' from 'models'; rename one",
     ),
     "reserved name": (
-        {"demos_correct.none": {"samples": "irpo_0", "rewards": "irpo_0"}},
+        {"demos_correct.none": {"samples": "irpo_0", "rewards": "irpo_0"} | UNMOVED},
         "demos_correct.none: 'none' is reserved for the empty run; choose another name",
     ),
     "bad name": (
-        {"demos_correct.Star-1": {"samples": "irpo_0", "rewards": "irpo_0"}},
+        {"demos_correct.Star-1": {"samples": "irpo_0", "rewards": "irpo_0"} | UNMOVED},
         "demos_correct.Star-1: names are lower-case letters, digits and '_', starting with a letter",
     ),
     "wrong type": (

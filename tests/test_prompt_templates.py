@@ -51,6 +51,10 @@ def test_choice_final_answer_lists_the_options_that_a_problem_has(options: int) 
             "reft_program_start", None, "program", "Question:\nHow?\nAnswer reasoning:\n",
             'def solution():\n    """How?"""\n',
         ),
+        (
+            "reft_program_choice_start", ["1", "2"], "program", "Question:\nHow?\n(A) 1\n(B) 2\nAnswer reasoning:\n",
+            'def solution():\n    """How?\n(A) 1\n(B) 2"""\n',
+        ),
         ("weak_to_strong", None, "natural", "Question: How?\nAnswer:", ""),
     ],
 )  # fmt: skip
@@ -72,6 +76,45 @@ def test_prefills_are_filled_in_demonstrations_too() -> None:
     shown_first, answered, asked = messages_of(template, "how?", None, [demonstration(1)], "chat")
     assert (shown_first["content"], asked["content"]) == ("question 1", "how?")
     assert answered["content"] == "# question 1\nanswer 1"
+
+
+HEAD, BODY = 'def solution():\n    """question 1"""\n', "    legs = 2 * 4\n    return legs"
+OTHER_HEAD = 'def solution():\n    """Question  1."""\n'
+PROGRAMS = [
+    # the template, a demonstration's text, what is shown
+    ("reft_program_start", BODY, HEAD + BODY),
+    ("reft_program_start", HEAD + BODY, HEAD + BODY),
+    ("reft_program_start", OTHER_HEAD + BODY, OTHER_HEAD + BODY),
+    ("reft_program", HEAD + BODY, HEAD + BODY),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), PROGRAMS)
+def test_programs_are_shown_whole_and_once(name: str, text: str, expected: str) -> None:
+    """Whether a run's gold programs have their head or leave it to the prompt."""
+    shown = demonstration(1)._replace(completion=text)
+    template, _ = load_template(name)
+    messages = messages_of(template, "how?", None, [shown], "chat")
+    asked = "Question:\n{}\nAnswer reasoning:\n"
+    assert [(m["role"], m["content"]) for m in messages] == [
+        ("user", asked.format("question 1")), ("assistant", expected), ("user", asked.format("how?")),
+    ]  # fmt: skip
+    joined = "".join(m["content"] for m in messages_of(template, "how?", None, [shown], "text"))
+    assert joined == f"{asked.format('question 1')}{expected}\n\n{asked.format('how?')}"
+
+
+def test_the_body_of_a_program_alone_is_no_demonstration() -> None:
+    shown = demonstration(1)._replace(completion=BODY)
+    with pytest.raises(
+        ValueError, match=r"demo_samples: sample sample 1 is the body of a function without its head; use"
+    ):
+        messages_of(load_template("reft_program")[0], "how?", None, [shown], "chat")
+
+
+def test_a_completion_that_has_the_start_is_not_given_it_again() -> None:
+    shown = demonstration(1, choices=["1", "2"])._replace(completion="Let us see. It is 2.")
+    _, _, answered, _ = messages_of(CHOICE, "how?", ["1", "2"], [shown], "chat")
+    assert answered["content"] == "Let us see. It is 2."
 
 
 # --- a user's own templates --------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def prepare(shared_data: Path, name: str, k: int) -> tuple[list[dict[str, Any]],
                                  "columns": columns, "model": "none"}},
         predictions={"real": {"samples": "real", "prompts": "real", "problems": "real", "checker": checker}},
         rewards={"real": {"predictions": "real", "problems": "real"}},
-        pairs_outcome={"real": {"samples": "real", "rewards": "real", "gold": "none", "k": k}},
+        pairs_outcome={"real": {"samples": "real", "rewards": "real", "step_labels": "none", "gold": "none", "k": k}},
     )  # fmt: skip
     return asked, sampled
 

@@ -12,9 +12,9 @@ import yaml
 from builders import report
 from builders.reporting.metrics import measure
 from builders.reporting.statistics import wilson
-from builders.reporting.step_tables import audit_table, calibration_table, judging_table
+from builders.reporting.step_tables import audit_table, calibration_table, judging_table, wrong_step_table
 from builders.reporting.views import open_views
-from schemas import ReferenceLogprob
+from schemas import ReferenceLogprob, Rollout
 from schemas.params import load_params, parse_params
 from schemas.step_labels import LabelerKind, StepLabels, StepSpan
 from stores.duck import Duck
@@ -23,7 +23,7 @@ from stores.parquet import read_table
 from stores.paths import run_dir
 from stores.stage import execute
 from tests.calibration_world import INVALID, NONE, Label, label_row, put_labels
-from tests.report_world import HOSTILE, PROBLEMS, build_world, put, sample
+from tests.report_world import HOSTILE, PROBLEMS, build_world, judged, put, sample
 
 CHOSEN = f"so {HOSTILE}"
 SPANS = [StepSpan(start=0, end=2), StepSpan(start=3, end=len(CHOSEN))]
@@ -40,7 +40,7 @@ def sample_id(problem: int, index: int = 0) -> str:
 def row(problem: int, labeler: str, step: int, kind: LabelerKind = "human", **more: Any) -> StepLabels:
     """A label of the chosen sample of a problem, which has two steps."""
     given = Label("", labeler, step, more.pop("repeat", 0), 2)
-    return label_row(sample_id(problem), given, kind, **{"steps": SPANS} | more)
+    return label_row(more.pop("sample_id", sample_id(problem)), given, kind, **{"steps": SPANS} | more)
 
 
 def change(root: Path, **sections: Any) -> None:
@@ -84,14 +84,10 @@ def reported(root: Path) -> tuple[dict[str, Any], str]:
 def test_params_that_ask_for_nothing_get_empty_keys_and_no_new_sections(workspace: Path) -> None:
     build_world(workspace)
     found, shown = reported(workspace)
-    assert {k: found[k] for k in ("step_labels", "calibrations", "audits", "judging")} == {
-        "step_labels": {},
-        "calibrations": {},
-        "audits": {},
-        "judging": {},
-    }
-    for title in ("Step labels", "Calibration", "Audits", "Judging of pairs", "Labelled steps"):
-        assert f"<h2>{title}</h2>" not in shown
+    keys = ("step_labels", "calibrations", "audits", "wrong_steps", "judging")
+    assert {k: found[k] for k in keys} == {k: {} for k in keys}
+    for title in ("Step labels", "Calibration", "Audits", "Right answers with", "Judging of pairs", "Labelled steps"):
+        assert f"<h2>{title}" not in shown
     with Path("data/report/calibration.csv").open() as file:
         assert list(csv.DictReader(file)) == []
 
@@ -154,6 +150,65 @@ def test_an_audit_without_a_verdict_has_no_share(
     got = found["people"]
     assert (got.get("total") or got).items() >= expected.items()
     assert "people" in str(audit_table(found))
+
+
+def test_the_share_of_right_answers_with_a_wrong_step_is_shown_without_being_asked_for(workspace: Path) -> None:
+    """Wrong samples with wrong steps do not count; the rewards are found by the samples where the labels name none."""
+    wrong = [row(i, "rule", 0, sample_id=sample_id(i, 1)) for i in range(5)]
+    said = [row(0, "rule", 0), row(1, "rule", 1), row(2, "rule", NONE), row(3, "rule", INVALID), row(4, "rule", NONE)]
+    said.append(row(4, "ann", 0))
+    build_world(workspace)
+    change(workspace, step_labels={name: FOUND | RULE | {"rewards": "none"} for name in ("all", "later", "bad")})
+    put_labels(workspace, "all", [*said, *wrong])
+    put_labels(workspace, "bad", wrong)
+    found, shown = reported(workspace)
+    counts = {"n_samples": 5, "n_right": 1, "n_wrong": 2, "n_disputed": 1, "n_invalid": 1, "n": 3, "share": 0.666667}
+    total = counts | {"ci95": [round(end, 6) for end in wilson(2, 3)]}
+    entry = {"samples": "own", "rewards": "own", "rollouts": None, "by_source": {"arithmetic": total}, "total": total}
+    assert found["wrong_steps"] == {"all": entry}
+    assert "<h2>Right answers with a wrong step</h2>" in shown
+    assert "66.7 %" in str(wrong_step_table(found["wrong_steps"]))
+
+
+def test_a_vote_calls_no_answer_right_here(workspace: Path) -> None:
+    build_world(workspace)
+    votes = {"votes": {"v": {"samples": "own", "predictions": "own"}}}
+    voted = {"rewards_votes": {"own": {"predictions": "own", "votes": "v", "threshold": 0.5}}}
+    change(workspace, step_labels={"all": FOUND | RULE}, **votes, **voted)
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["rewards"] = {}
+    Path("params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    put_labels(workspace, "all", [row(0, "rule", 0)])
+    assert metrics(workspace)["wrong_steps"] == {}
+
+
+PPO = {
+    "model": "base", "prompts": "test", "problems": "test", "demos": "none", "value_model": "none", "engine": "hf",
+    "sampling": "explore", "steps_from": "none", "optimizer": {"lr": 1.0e-5, "batch_size": 1, "steps": 20},
+    "validation": {"prompts": "none", "problems": "none", "questions": "none", "labels": "none", "sampling": "greedy"},
+}  # fmt: skip
+
+
+def test_rollouts_are_shown_by_tenths_of_the_steps_that_drew_them(workspace: Path) -> None:
+    """In the first half of 20 steps no right answer has a wrong step, in the second half all of them have."""
+    build_world(workspace)
+    rules = FOUND | RULE | {"samples": "rl", "rewards": "none"}
+    change(workspace, ppo={"rl": PPO}, step_labels={"guard": rules})
+    drawn = [sample(problem, "dddddddd", 0, CHOSEN, 0.8) for problem in PROBLEMS[:20]]
+    judged(workspace, "rl", [(s, "7", "wrong" if i == 19 else "correct") for i, s in enumerate(drawn)])
+    known = {"score": 1.0, "n_tokens": 3, "logprob": -1.0, "reference_logprob": -1.0, "sampler_gap": None,
+             "value": 0.0, "reward_to_go": 1.0}  # fmt: skip
+    rollouts = [Rollout(sample_id=s.sample_id, step=i, **known) for i, s in enumerate(drawn)]
+    put(workspace, "rl", Rollout, rollouts)
+    labels = [row(i, "rule", 0 if i >= 10 else NONE, sample_id=s.sample_id) for i, s in enumerate(drawn)]
+    put_labels(workspace, "guard", labels)
+    entry = metrics(workspace)["wrong_steps"]["guard"]
+    assert (entry["samples"], entry["rewards"], entry["rollouts"]) == ("rl", "rl", "rl")
+    assert (entry["total"]["n"], entry["total"]["n_wrong"]) == (19, 9)
+    steps = [(row["first_step"], row["last_step"], row["n"], row["share"]) for row in entry["by_step"]]
+    assert steps == [(2 * i, min(2 * i + 1, 18), 2 if i < 9 else 1, float(i >= 5)) for i in range(10)]
+    shown = str(wrong_step_table({"guard": entry}))
+    assert all(f"steps {2 * i} to {min(2 * i + 1, 18)}" in shown for i in range(10))
 
 
 def test_an_audit_is_of_right_answers() -> None:

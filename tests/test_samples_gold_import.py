@@ -377,7 +377,14 @@ def test_imported_samples_can_be_limited_in_tokens(problems: None) -> None:
     world.write("rewards", "judged", [Reward.model_validate(row) for row in judged])
     need = max(row["n_tokens"] + row["n_prompt_tokens"] for row in samples)
     for limit, count in ((need, 1), (need - 1, 0)):
-        run = {"samples": "drawn", "rewards": "judged", "gold": "none", "k": 1, "max_tokens": limit}
+        run = {
+            "samples": "drawn",
+            "rewards": "judged",
+            "step_labels": "none",
+            "gold": "none",
+            "k": 1,
+            "max_tokens": limit,
+        }
         world.write("samples", "drawn", [Sample.model_validate(row) for row in samples])
         world.write_params(
             predictions={"p": {"samples": "drawn", "prompts": "train", "problems": "train"}},

@@ -182,7 +182,9 @@ def test_every_loss_and_validation_by_labels_run_small(checkout: Path, tmp_path:
             "models": {"base": hub, "small": hub},
             "samples": {"drawn": drawn, "weak": drawn | {"model": "small", "sampling": "greedy", "n": 1}},
             "predictions": {n: SCRIPTED["predictions"]["drawn"] | {"samples": n} for n in ("drawn", "weak")},
-            "pairs_outcome": {"drawn": {"samples": "drawn", "rewards": "drawn", "gold": "none", "k": 4}},
+            "pairs_outcome": {
+                "drawn": {"samples": "drawn", "rewards": "drawn", "step_labels": "none", "gold": "none", "k": 4}
+            },
             "reference": {"drawn": {"pairs": "drawn", "model": "base", "mismatched": True}},
             "preference": {n: common | {"loss": n, "validation": validation} | more for n, more in losses.items()},
         }

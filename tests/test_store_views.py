@@ -244,8 +244,8 @@ consistency: {}
 votes: {}
 rewards_votes: {}
 pairs_outcome:
-  p: {samples: a, rewards: a, gold: g, k: 1}
-  q: {samples: b, rewards: b, gold: none, k: 1}
+  p: {samples: a, rewards: a, step_labels: none, gold: g, k: 1}
+  q: {samples: b, rewards: b, step_labels: none, gold: none, k: 1}
 pairs_union:
   both: {a: p, b: q, c: none, d: none, problems: none}
   nested: {a: part, b: q, c: none, d: none, problems: none}

@@ -94,7 +94,7 @@ def test_a_demo_ends_where_its_sample_ended_by_itself(store, reason, ending):
 
 def test_samples_of_gold_runs_and_prompts_of_demos_are_found_through_params(store):
     gold = {"problems": "train", "ending": "", "model": "none"}
-    outcome = {"samples": "drawn", "rewards": "drawn", "gold": "human", "k": 1}
+    outcome = {"samples": "drawn", "rewards": "drawn", "step_labels": "none", "gold": "human", "k": 1}
     demos = {"samples": "human", "prompts": "train"}
     changes = {"samples_gold.human": gold, "pairs_outcome.sums": outcome, "demos_gold.good": demos, "demos_correct": {}}
     world.set_params(store.root, changes)

@@ -149,7 +149,9 @@ def test_iterative_rpo_without_answers(workspace: Path) -> None:
     """`pairs_outcome` takes the verdicts of the majority as it takes those of gold."""
     clear, unclear = drawn(CATS, ["8", "4", "8", None, "8"]), drawn(SUM, ["7", "8", "9", "10"])
     verdicts([*clear, *unclear])
-    write_params(pairs_outcome={"o": {"samples": "drawn", "rewards": "rv", "gold": "none", "k": 3}})
+    write_params(
+        pairs_outcome={"o": {"samples": "drawn", "rewards": "rv", "step_labels": "none", "gold": "none", "k": 3}}
+    )
     world.write("samples", "none", [])
     execute("pairs_outcome", "o", pairs_outcome.run)
     ids = [one.sample.sample_id for one in clear]

@@ -138,7 +138,13 @@ def chosen_by_gold(params: dict[str, Any]) -> None:
     samples, predictions = contrast["samples"], contrast["predictions"]
     of = params["predictions"][predictions]["problems"]
     params["rewards"]["by_gold"] = {"predictions": predictions, "problems": of}
-    params["pairs_outcome"]["by_gold"] = {"samples": samples, "rewards": "by_gold", "gold": "none", "k": 1}
+    params["pairs_outcome"]["by_gold"] = {
+        "samples": samples,
+        "rewards": "by_gold",
+        "step_labels": "none",
+        "gold": "none",
+        "k": 1,
+    }
     params["preference"]["w2s_pro_orpo"].update(pairs="by_gold")
 
 

@@ -23,6 +23,7 @@ from schemas.params import load_params
 from stores.parquet import read_table, rows_to_table, write_table
 from stores.paths import run_dir
 from stores.stage import Stage, execute
+from tests.stage_world import UNMOVED
 from train import data
 from train.tables import Tables
 
@@ -81,8 +82,8 @@ PARAMS: dict[str, Any] = {
         name: {"samples": "drawn", "prompts": "train", "problems": "train"} for name in ("drawn", "held_out")
     },
     "rewards": {"drawn": {"predictions": "drawn", "problems": "train"}},
-    "demos_correct": {"good": {"samples": "drawn", "rewards": "drawn"}},
-    "pairs_outcome": {"sums": {"samples": "drawn", "rewards": "drawn", "gold": "none", "k": 1}},
+    "demos_correct": {"good": {"samples": "drawn", "rewards": "drawn"} | UNMOVED},
+    "pairs_outcome": {"sums": {"samples": "drawn", "rewards": "drawn", "step_labels": "none", "gold": "none", "k": 1}},
     "reference": {"sums": {"pairs": "sums", "model": "tiny"}},
     "sft": {"warm": {"model": "tiny", "demos": "good", "watch": "none", "optimizer": OPTIMIZER}},
     "preference": {

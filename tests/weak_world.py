@@ -71,7 +71,13 @@ def params_with(raw: dict[str, Any], blocks: list[dict[str, Any]]) -> dict[str, 
         "alone": sides | {"weak": "none", "weak_predictions": "none"},
         "unbuilt": sides | {"weak": "none", "weak_predictions": "none"},
     }
-    raw["pairs_outcome"]["voted"] = {"samples": "many", "rewards": "voted", "gold": "none", "k": 1}
+    raw["pairs_outcome"]["voted"] = {
+        "samples": "many",
+        "rewards": "voted",
+        "step_labels": "none",
+        "gold": "none",
+        "k": 1,
+    }
     raw["report"]["weak_to_strong"] = blocks
     return raw
 

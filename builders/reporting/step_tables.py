@@ -124,8 +124,31 @@ def _audit(run: str, entry: dict[str, Any]) -> Iterator[list[object]]:
         yield [run, tag("span", entry["verdict"], class_="range"), *[None] * 6]
         return
     for source, row in {"all": entry["total"], **entry["by_source"]}.items():
-        counts = [f"{row[name]:,}" for name in ("n", "n_right", "n_wrong", "n_disputed", "n_invalid")]
-        yield [run, source, share(row, "share"), *counts]
+        yield [run, source, share(row), *_counts(row)]
+
+
+def wrong_step_table(guards: dict[str, dict[str, Any]]) -> Markup:
+    """Of right answers: the share with a wrong step, of all, of each source, and of rollouts by steps of training."""
+    rows = [
+        [run, entry["samples"], part, share(row), *_counts(row)]
+        for run, entry in guards.items()
+        for part, row in _parts(entry)
+    ]
+    header = ["step_labels run", "samples", "of", "wrong step", "judged", "right", "wrong", "disputed", "invalid"]
+    note = "Right by the answer alone. A wrong step is one that most valid labels of the sample name."
+    return fragment(table(header, rows, 3), tag("p", note, class_="note")) if rows else EMPTY
+
+
+def _parts(entry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "all", entry["total"]
+    if len(entry["by_source"]) > 1:
+        yield from entry["by_source"].items()
+    for row in entry.get("by_step", []):
+        yield f"steps {row['first_step']:,} to {row['last_step']:,}", row
+
+
+def _counts(row: dict[str, Any]) -> list[str]:
+    return [f"{row[name]:,}" for name in ("n", "n_right", "n_wrong", "n_disputed", "n_invalid")]
 
 
 def judging_table(judging: dict[str, dict[str, Any]]) -> Markup:

@@ -1,21 +1,21 @@
 """The part of `metrics.json` about single steps: how well labelers find the wrong ones, and models judge pairs of them.
 
-`calibrations`, `audits` and `judging` hold what params' `report` names; `step_labels` has every run that is built.
+`calibrations` and `judging` hold what params' `report` names; `step_labels` has every run that is built. `audits` has
+the module `audits`.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from builders.calibration import Accuracy, Agreement, Calibrations, Reliability, Score, calibrate
+from builders.reporting.audits import AUDIT_DEFINITIONS, NO_LABELS, NOT_BUILT, measure_audits
 from builders.reporting.statistics import wilson
 from builders.reporting.views import report_rows, strings
 from schemas.params import Params
 from stores.duck import Duck
 
-NOT_BUILT = "not built"
 NOT_COMPARABLE = "not comparable"
 NO_PAIRS = "no pairs"
-NO_LABELS = "no labels"
 STEP_DEFINITIONS = {
     "first wrong step": "the first step that a labeler calls incorrect (or neutral, where params say that it counts); "
     "steps are numbered from 1",
@@ -28,8 +28,7 @@ STEP_DEFINITIONS = {
     "error' is a label as any step is",
     "alpha": "Krippendorff's, of nominal labels: the same for any number of labels of a sample, by one labeler's "
     "repeats or by all labelers of a run",
-    "process right": "share of the audited right answers in which most valid labels find no wrong step; samples "
-    "without a valid label (invalid), and those with as many labels for as against (disputed), are counted apart",
+    **AUDIT_DEFINITIONS,
     "reward margin": "beta * [(chosen - chosen at the start) - (rejected - rejected at the start)], summed log-probs "
     "of the spans under the trained model and under the model that it started from",
     "judging accuracy": "share of pairs with a reward margin above 0 (Step-DPO, arXiv 2406.18629, figure 2)",
@@ -37,12 +36,12 @@ STEP_DEFINITIONS = {
 
 
 def measure_steps(duck: Duck, params: Params) -> dict[str, Any]:
-    """Calibrations, audits, judging and counts of labels, as far as they are built."""
+    """Counts of labels, calibrations, audits and judging, as far as they are built."""
     built = {run for (run,) in duck.con.sql("select run from runs where \"table\" = 'step_labels'").fetchall()}
     return {
         "step_labels": _labels(duck),
         "calibrations": _calibrations(duck, params, built),
-        "audits": _audits(duck, params, built),
+        **measure_audits(duck, params, built),
         "judging": _judging(duck, params),
     }
 
@@ -131,27 +130,6 @@ def _ends(row: Accuracy | Agreement | Reliability) -> list[float | None]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
-
-
-def _audits(duck: Duck, params: Params, built: set[str]) -> dict[str, dict[str, Any]]:
-    """Audited run -> the share of its samples whose process is right, in total and by source."""
-    wanted = params.report.audits
-    strings(duck, "audited", ["run"], [(name,) for name in dict.fromkeys(wanted)])
-    found: dict[str, dict[str, Any]] = {name: {} if name in built else {"verdict": NOT_BUILT} for name in wanted}
-    for row in report_rows(duck, "audits"):
-        run, source = row.pop("run"), row.pop("source")
-        if source is None:
-            found[run]["total"] = _audit(row)
-        else:
-            found[run].setdefault("by_source", {})[source] = _audit(row)
-    return {name: entry or {"verdict": NO_LABELS} for name, entry in found.items()}
-
-
-def _audit(row: dict[str, int]) -> dict[str, Any]:
-    n = row["n_right"] + row["n_wrong"]
-    if n == 0:
-        return row | {"n": 0, "share": None}
-    return row | {"n": n, "share": _rounded(row["n_right"] / n), "ci95": _interval(row["n_right"], n)}
 
 
 def _interval(successes: int, n: int) -> list[float]:

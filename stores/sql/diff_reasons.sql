@@ -2,7 +2,8 @@
 -- its own stage (`place`). The tables `…_only` hold, by `side`, what only that version has of the runs behind the rows.
 -- $own, $problems, $prompts: what differs in the settings of the rows' own run, and of those runs behind it, as
 -- `sample_settings` says of every run of samples and `reject_settings` of every reason of a reject;
--- $inputs: what the rows' stage read otherwise (null where rows are traced by their ids); $least: pairs per prompt of the version that has fewer (null: not changed), as $limit says; $table: whose rows.
+-- $inputs: what the rows' stage read otherwise (null where rows are traced by their ids); $least: pairs per prompt of the version that has fewer (null: not changed), as $limit says; $table: whose rows;
+-- $guarded: whether their stage reads labels only to drop right samples with a wrong step.
 with sides_of_rows as (
   select n, 1 as slot, rejected_sample_id as sample_id from changes where rejected_sample_id is not null
   union all
@@ -208,7 +209,7 @@ dropped as (
   from rejects_only
 ),
 drops as (
-  select c.n, d.reason, d.sample_id is null and d.at_rank is null and d.reason <> 'held_out' as is_of_prompt
+  select c.n, d.reason, d.sample_id, d.sample_id is null and d.at_rank is null and d.reason <> 'held_out' as is_of_prompt
   from changes as c
   join dropped as d on d.problem_id = c.problem_id and d.side = case c.change when 'added' then 'a' else 'b' end
   where c.change <> 'changed'
@@ -220,6 +221,15 @@ drops as (
     end
 ),
 
+-- what labelers said of the rows' own samples; where a wrong step only drops a right one, of those that it dropped
+own_labels as (
+  select n, slot, reason, detail, is_one_sided
+  from refs
+  join label_facts using (sample_id)
+  where not $guarded
+    or exists (from drops where drops.n = refs.n and drops.sample_id = refs.sample_id and drops.reason = 'wrong_step')
+),
+
 facts as (
   select n, 10 as place, reason, detail from changes join problem_facts using (problem_id)
   union all
@@ -227,9 +237,14 @@ facts as (
   union all
   select n, 10 * slot + 12, reason, detail from refs join sample_facts using (sample_id)
   union all
-  select n, case when is_one_sided and $table = 'step_labels' then 82 when slot = 1 then 23 else 50 end, reason, detail
-  from refs
-  join label_facts using (sample_id)
+  select n,
+    case
+      when $guarded then case when exists (from reject_settings where reason = 'wrong_step') then 62 else 59 end
+      when is_one_sided and $table = 'step_labels' then 82
+      when slot = 1 then 23
+      else 50
+    end, reason, detail
+  from own_labels
   union all
   select n, 40 + slot, reason, detail from refs join verdict_facts using (sample_id)
   union all
