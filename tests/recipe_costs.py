@@ -13,6 +13,7 @@ import yaml
 
 from schemas.params import Params, load_params
 from schemas.sections_agreement import ConsistentDemosRun
+from schemas.sections_reinforcement import PpoRun, RewardModelRun
 from schemas.sections_steps import StepLabelsRun
 from schemas.sections_training import PreferenceRun, SftRun
 from schemas.slots import NONE
@@ -29,13 +30,18 @@ SIZES: dict[tuple[str, str, str | None], int] = {
 FILES = {
     "data/w2s/gsm8k_train_1.jsonl": 7_000, "data/w2s/gsm8k_train_2.jsonl": 7_000, "data/w2s/math_train.jsonl": 12_000,
     "HuggingFaceH4/MATH-500": 500,
+    "data/reft/gsm8k_nl.json": 7_465, "data/reft/gsm8k_python_sdp.json": 7_356, "data/reft/gsm8k_test_set.json": 1_319,
+    "data/reft/svamp_nl.json": 3_076, "data/reft/svamp_python_sdp.json": 3_043, "data/reft/svamp_test_set.json": 1_000,
+    "data/reft/mathqa_nl.json": 14_862, "data/reft/mathqa_python_sdp.json": 15_250,
+    "data/reft/mathqa_test_set.json": 1_605, "data/reft/mathqa-numeric_nl.json": 8_955,
+    "data/reft/mathqa-numeric_test_set.json": 1_605, "data/reft/examples.jsonl": 8,
 }  # fmt: skip
 """Rows of what takes the place of a source's usual files."""
 PROBLEMS = {"metamath": 0.7, "mmiqc": 0.17, "olympicarena": 0.9}
 """Assumed problems per row where rows repeat a question, or state no answer that a checker compares; elsewhere 1."""
 LENGTHS = {
     "gsm8k": (120, 200), "math": (150, 400), "arc": (150, 150), "metamath": (130, 300), "mmiqc": (130, 300),
-    "aqua": (180, 300), "olympicarena": (250, 500),
+    "aqua": (180, 300), "olympicarena": (250, 500), "reft": (150, 150),
 }  # fmt: skip
 """Assumed tokens of a prompt and of a completion, by source."""
 PARAMETERS = {
@@ -44,6 +50,7 @@ PARAMETERS = {
     "meta-llama/Llama-2-70b-hf": 70e9, "meta-llama/Llama-2-7b-hf": 6.7e9, "google/gemma-2b": 2.5e9,
     "mistralai/Mistral-7B-v0.1": 7.2e9, "meta-llama/Meta-Llama-3-8B-Instruct": 8e9,
     "deepseek-ai/deepseek-math-7b-base": 6.9e9, "deepseek-ai/deepseek-math-7b-rl": 6.9e9,
+    "facebook/galactica-6.7b": 6.7e9, "codellama/CodeLlama-7b-hf": 6.7e9, "facebook/galactica-125m": 1.25e8,
 }  # fmt: skip
 PEAK, GENERATING, TRAINING = 312e12, 0.1, 0.35
 """An A100's dense bf16 FLOP/s, and the assumed shares of it in batched generation and in training."""
@@ -56,6 +63,9 @@ PAIRED = {"gsm8k": 0.35, "math": 0.25, "olympicarena": 0.25}
 and pairs by contrast per question (of up to three on MATH and OlympicArena)."""
 MIXED = 0.6
 """Assumed share of questions with samples that the majority calls right, and others."""
+UNEQUAL = 0.5
+"""Assumed share of a question's 100 samples whose text no earlier one has."""
+Training = SftRun | PreferenceRun | PpoRun | RewardModelRun
 IMPORTED = 10_795
 """Rows of the published Math-Step-DPO-10K."""
 
@@ -121,30 +131,47 @@ def drawn(params: Params) -> list[Drawn]:
     for model, prompts, sampling, n in runs:
         problems, asked = origin(params, prompts)
         run = params.problems[problems]
-        key = model, run.source, run.split, run.skip, sampling, prompts in params.prompts
+        template = params.prompts[prompts].template if prompts in params.prompts else None
+        key = model, run.source, run.split, run.skip, sampling, template
         if key not in most or most[key].count < n * asked:
             most[key] = Drawn(model, run.source, n * asked)
-    return [*most.values(), *(_validated(params, name, run) for name, run in trainings(params).items())]
+    rollouts = [_rolled_out(params, run) for run in params.ppo.values()]
+    return [*most.values(), *rollouts, *(_validated(params, name, run) for name, run in trainings(params).items())]
+
+
+def _rolled_out(params: Params, run: PpoRun) -> Drawn:
+    """One completion of every prompt in each epoch."""
+    problems, asked = origin(params, run.prompts)
+    return Drawn(run.model, params.problems[problems].source, round(asked * (run.optimizer.epochs or 0)))
 
 
 def completions(params: Params) -> int:
     return sum(one.count for one in drawn(params))
 
 
-def trainings(params: Params) -> dict[str, SftRun | PreferenceRun]:
-    return {**params.sft, **params.preference}
+def trainings(params: Params) -> dict[str, Training]:
+    return {**params.sft, **params.preference, **params.ppo, **params.reward_model}
 
 
-def steps(params: Params, run: SftRun | PreferenceRun) -> int:
-    """At most: those of the run that selects them."""
-    if run.steps_from != NONE:
+def steps(params: Params, run: Training) -> int:
+    """At most: those of the run that selects them. Of PPO, steps of rollouts."""
+    if isinstance(run, SftRun | PreferenceRun) and run.steps_from != NONE:
         section = params.preference if isinstance(run, PreferenceRun) else params.sft
         return steps(params, section[run.steps_from])
     if run.optimizer.steps is not None:
         return run.optimizer.steps
     assert run.optimizer.epochs is not None
-    examples = n_pairs(params, run.pairs) if isinstance(run, PreferenceRun) else n_demos(params, run.demos)
-    return math.ceil(examples * run.optimizer.epochs / run.optimizer.batch_size)
+    return math.ceil(_examples(params, run) * run.optimizer.epochs / run.optimizer.batch_size)
+
+
+def _examples(params: Params, run: Training) -> int:
+    """What one epoch goes over."""
+    if isinstance(run, PpoRun):
+        return origin(params, run.prompts)[1]
+    if isinstance(run, RewardModelRun):
+        samples = params.samples[run.samples]
+        return round(origin(params, samples.prompts)[1] * samples.n * UNEQUAL)
+    return n_pairs(params, run.pairs) if isinstance(run, PreferenceRun) else n_demos(params, run.demos)
 
 
 def n_demos(params: Params, name: str) -> int:
@@ -155,8 +182,10 @@ def n_demos(params: Params, name: str) -> int:
         return _agreed(params, params.demos_consistent[name])
     if name in params.demos_union:
         return sum(n_demos(params, member) for member in params.demos_union[name].members)
-    samples = params.samples[params.demos_correct[name].samples]
-    return round(origin(params, samples.prompts)[1] * samples.n * TAUGHT)
+    run = params.demos_correct[name]
+    samples = params.samples[run.samples]
+    kept = min(samples.n * TAUGHT, run.max_per_problem or samples.n)
+    return round(origin(params, samples.prompts)[1] * kept)
 
 
 def _agreed(params: Params, run: ConsistentDemosRun) -> int:
@@ -197,17 +226,18 @@ def _share(params: Params, pairs: str, problems: str) -> float:
     return n_problems(params, problems) / n_problems(params, whole)
 
 
-def _validated(params: Params, name: str, run: SftRun | PreferenceRun) -> Drawn:
-    if run.validation.prompts == NONE:
+def _validated(params: Params, name: str, run: Training) -> Drawn:
+    if isinstance(run, RewardModelRun) or run.validation.prompts == NONE:
         return Drawn(name, "none", 0)
     count = -(-steps(params, run) // run.validation.every) * n_problems(params, run.validation.asked)
     return Drawn(name, params.problems[run.validation.asked].source, count)
 
 
 def size(params: Params, model: str) -> float:
-    """Parameters of a model, or of what it was trained from."""
+    """Parameters of a model, or of what it was trained from; a hosted one takes none of our GPUs."""
     if model in params.models:
-        return PARAMETERS[params.models[model].hub or ""]
+        made = params.models[model]
+        return 0.0 if made.hosted else PARAMETERS[made.hub or ""]
     return size(params, trainings(params)[model].model)
 
 
@@ -218,9 +248,10 @@ def cost(params: Params, stages: int) -> Cost:
     length = sum(LENGTHS[next(iter(params.problems.values())).source])
     training, updates = 0.0, 0
     for run in trainings(params).values():
-        sides = 2 if isinstance(run, PreferenceRun) else 1
-        sequences = steps(params, run) * run.optimizer.batch_size * sides
-        training += 8 * size(params, run.model) * sequences * length
+        sides = 2 if isinstance(run, PreferenceRun) else run.ppo_epochs if isinstance(run, PpoRun) else 1
+        sequences = steps(params, run) * run.optimizer.batch_size
+        forwards = 4 * isinstance(run, PpoRun)  # old log-probs and values, and the reference's
+        training += (8 * sides + forwards) * size(params, run.model) * sequences * length
         updates += steps(params, run)
     hours = [flops / PEAK / 3600 for flops in (generating / GENERATING, training / TRAINING)]
     tokens_m = round(sum(one.count * LENGTHS[one.source][1] for one in made) / 1e6)

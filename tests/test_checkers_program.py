@@ -196,6 +196,10 @@ PAIRS = [
 def test_values_are_compared_as_numbers(checker: ProgramChecker) -> None:
     assert checker.matches([(a, b) for a, b, _ in PAIRS]) == [equal for *_, equal in PAIRS]
     assert ReftProgramChecker().matches([("0.3333", "1/3"), ("0.35", "1/3")]) == [True, False]
+    letters = [("a", "A"), ("'B'", "B"), ("c", "D")]
+    assert ReftProgramChecker().matches(letters) == [True, True, False]
+    assert ProgramChecker().matches(letters) == [False, False, False]
+    assert (ReftProgramChecker().normalise("A"), ProgramChecker().normalise("A")) == ("a", "A")
     assert [checker.normalise(value) for value in ("4.0", "B")] == ["4", "B"]
     assert checker.rule_version.startswith("1 (pydantic-monty ")
 

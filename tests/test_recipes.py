@@ -38,7 +38,9 @@ FOR_ONE_GPU = {"irpo_gsm8k_1gpu", "irpo_gsm8k_24gb", "irpo_math_1gpu", "irpo_arc
 IRPO = sorted({*PAPER, *FOR_ONE_GPU})
 W2S = sorted(name for name in RECIPES if name.startswith("w2s_"))
 """tests/test_recipes_weak_to_strong.py says what these are to hold."""
-STEP_DPO = sorted(set(RECIPES) - set(IRPO) - set(W2S))
+REFT = sorted(name for name in RECIPES if name.startswith("reft_"))
+"""tests/test_recipes_reft.py says what these are to hold."""
+STEP_DPO = sorted(set(RECIPES) - set(IRPO) - set(W2S) - set(REFT))
 """tests/test_recipes_steps.py says what these are to hold."""
 
 
@@ -73,7 +75,7 @@ def trainings(params: Params) -> dict[str, SftRun | PreferenceRun]:
 
 
 def test_every_shipped_recipe_is_known_here():
-    assert {name.rpartition("irpo")[1] or name[:8] for name in {*RECIPES} - {*W2S}} == {"irpo", "step_dpo"}
+    assert {name.rpartition("irpo")[1] or name[:8] for name in {*RECIPES} - {*W2S, *REFT}} == {"irpo", "step_dpo"}
     assert set(IRPO) <= set(RECIPES)
     assert set(re.findall(r"^\| `(\w+)\.yaml` \| \d", README, re.MULTILINE)) == set(RECIPES)
 

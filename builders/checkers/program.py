@@ -43,6 +43,8 @@ class ProgramChecker:
     rule = "program"
     tolerance: ClassVar[float] = 0.0
     """Absolute difference of numbers that still counts as equal."""
+    folded: ClassVar[bool] = False
+    """Whether other texts are equal in lower case, without quotes."""
 
     def __init__(self, sandbox: Sandbox | None = None):
         self.sandbox = sandbox or Sandbox()
@@ -87,7 +89,7 @@ class ProgramChecker:
         """As the `number` checker has it, else the text; None for what is undecided."""
         if extracted.startswith(UNDECIDED):
             return None
-        return self.numbers.normalise(extracted) or extracted.strip() or None
+        return self.numbers.normalise(extracted) or self._text(extracted) or None
 
     def matches(self, pairs: Pairs, advance: Callable[[int], None] = _ignore) -> list[bool | None]:
         """Whether the values are equal; None where the program was undecided."""
@@ -98,18 +100,24 @@ class ProgramChecker:
     def _equal(self, extracted: str, gold: str) -> bool:
         a, b = number_value(extracted), number_value(gold)
         if a is None or b is None:
-            return extracted.strip() == gold.strip()
+            return self._text(extracted) == self._text(gold)
         return abs(a - b) <= max(self.tolerance, abs(b) * 1e-9)
+
+    def _text(self, value: str) -> str:
+        """What of a value is compared that is no number."""
+        return value.lower().replace('"', "").replace("'", "").strip() if self.folded else value.strip()
 
 
 class ReftProgramChecker(ProgramChecker):
-    """ReFT's rule for P-CoT (`mwp_ReFT`, `train_rl_reft.py`): numbers are equal within 1e-2.
+    """ReFT's rule for P-CoT (`mwp_ReFT`, `train_rl_reft.py`): numbers are equal within 1e-2, letters of options in
+    either case.
 
     Unlike there, what the sandbox lacks or does not finish is undecided rather than without an answer.
     """
 
     name = "reft_program"
     tolerance = 1e-2
+    folded = True
 
 
 class CPythonChecker(ProgramChecker):
@@ -147,7 +155,7 @@ class ReftCPythonChecker(CPythonChecker):
     """`reft_program` with CPython for what the sandbox lacks, such as the sympy that ReFT's code imports unasked."""
 
     name = "reft_program_cpython"
-    tolerance = ReftProgramChecker.tolerance
+    tolerance, folded = ReftProgramChecker.tolerance, ReftProgramChecker.folded
 
 
 def _answer(outcome: Outcome) -> str | None:
