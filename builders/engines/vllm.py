@@ -11,6 +11,7 @@ import hashlib
 import time
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from builders.engines import COMPLETED, Finished, Request, no_room
 from builders.engines.decoding import Codec, Encoded
 from builders.engines.vllm_start import Started, start
+from builders.engines.vllm_weights import Named, Sender
 from builders.model_files import load_limits, load_tokenizer
 from schemas.sections import Sampling
 from stores.ledger import Completion
@@ -38,19 +40,41 @@ class VllmEngine:
         self._adapter, self._devices = started.adapter, started.devices
         self._running: dict[str, Encoded] = {}
         self._added = 0
+        self._sender = Sender(self.vllm)
         self.close = weakref.finalize(self, started.stop)
         """Ends vLLM now; nothing can be asked of it any more."""
 
     @classmethod
-    def load(cls, directory: Path, precision: str = "fp32") -> "VllmEngine":
+    def load(cls, directory: Path, precision: str = "fp32", synchronised: bool = False) -> "VllmEngine":
         """Starts vLLM with a model directory, laid out as the environment says (`builders.engines.vllm_layout`).
 
+        `synchronised`: it will be given other weights (`synchronise`); an adapter of the directory is left out.
         Raises ValueError if vLLM is not installed, if the directory stands for a script or a hosted model, or for a
         layout that cannot be meant.
         """
-        started = start(directory, precision)
+        started = start(directory, precision, synchronised)
         limits = load_limits(directory)
         return cls(started, Codec(load_tokenizer(directory), limits.eos_ids), limits.positions)
+
+    def synchronise(self, weights: Iterable[Named]) -> None:
+        """Replaces all weights, under the names of the model's checkpoint; adapters come merged. Wakes a sleeper.
+
+        Raises ValueError if some are missing, OSError if vLLM fails.
+        """
+        assert not self._running, "a stream is drawn from one set of weights"
+        with self._living():
+            if self.vllm.is_sleeping():
+                self.vllm.wake_up(["weights"])
+            self._sender.send(weights)
+            assert self.vllm.reset_prefix_cache(), "nothing is running"
+            if self.vllm.is_sleeping():
+                self.vllm.wake_up(["kv_cache"])  # not earlier: its memory is free while weights are sent
+
+    def sleep(self) -> None:
+        """Gives the device's memory back until the next `synchronise`; on the CPU vLLM keeps what it has."""
+        if self.vllm.vllm_config.model_config.enable_sleep_mode:
+            with self._living():
+                self.vllm.sleep(level=2)
 
     @property
     def window(self) -> int:
@@ -62,30 +86,37 @@ class VllmEngine:
 
         Raises ValueError for a request that fits the model and not the device, OSError if vLLM fails.
         """
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         unread, done = iter(requests), Finished()
         try:
             while True:
                 began = time.perf_counter()
-                done += self._fill(unread, sampling, batch_size - len(done))
-                busy = bool(self._running)
-                done += self._step(sampling)
+                with self._living():
+                    done += self._fill(unread, sampling, batch_size - len(done))
+                    busy = bool(self._running)
+                    done += self._step(sampling)
                 self.device_s += (time.perf_counter() - began) * self._devices if busy else 0.0
                 if not busy and not done:
                     return
                 while len(done) >= batch_size or (done and not busy):
                     yield done[:batch_size]
                     del done[:batch_size]
+        finally:
+            self.vllm.abort_request(list(self._running))
+            self._running.clear()
+
+    @contextmanager
+    def _living(self) -> Iterator[None]:
+        """Raises OSError if vLLM dies meanwhile."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            yield
         except EngineDeadError:
             self._running.clear()  # nobody is left who could be told to stop
             raise OSError(
                 "vLLM died (what it said is above; nothing, if it was killed, as for want of memory); what was"
                 " committed is kept, run it again to continue"
             ) from None
-        finally:
-            self.vllm.abort_request(list(self._running))
-            self._running.clear()
 
     def _fill(self, unread: Iterator[Request], sampling: Sampling, room: int) -> Finished:
         """Adds requests until the window is full; returns those that have an answer at once, at most `room`."""

@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builders.engines.reaper import VARIABLE
 from builders.engines.vllm_layout import layout
+from builders.engines.vllm_weights import RECEIVER
 from builders.model_files import adapter_of, check_language_model, load_model, load_tokenizer, trusts_code
 
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM allows as `max_lora_rank`."""
 
 
+_SHARED_MEMORY = 0.5
+"""Share of a GPU's memory for a vLLM beside a training process, unless the environment says another."""
+
+
 class Started(NamedTuple):
     """A running vLLM, the adapter that every request is to use, its devices, and what ends it."""
 
@@ -36,8 +42,9 @@ class Started(NamedTuple):
     stop: Callable[[], None]
 
 
-def start(directory: Path, precision: str) -> Started:
-    """Starts vLLM with the model of a directory, its adapter applied.
+def start(directory: Path, precision: str, synchronised: bool = False) -> Started:
+    """Starts vLLM with the model of a directory, its adapter applied; or, `synchronised`, ready to take other weights
+    in place of all of them, which it may need before it can be asked.
 
     Raises ValueError if vLLM is not installed, for a directory without weights, and for a layout that cannot be meant,
     OSError if vLLM does not start.
@@ -51,6 +58,8 @@ def start(directory: Path, precision: str) -> Started:
     set_environment()
     with ExitStack() as cleanup:
         arguments, adapter = engine_arguments(directory, precision), adapter_of(directory)
+        if synchronised:
+            arguments, adapter = receiving(arguments), None
         if adapter and (reason := _unservable(adapter)):
             print(f"{directory}: vLLM runs a merged copy of it: {reason}", file=sys.stderr)
             arguments["model"] = cleanup.enter_context(_merged(directory, precision))
@@ -82,18 +91,22 @@ def _running(arguments: dict[str, Any]) -> Iterator["LLMEngine"]:
 
 
 def _watch(core: Any) -> None:
-    """Lets `step` hear of the death of the engine core, where that is a process of its own."""
-    if hasattr(core, "output_queue_thread"):
-        known = core.output_queue_thread, core.outputs_queue  # and not the client, which ends when nobody holds it
+    """Lets whoever waits hear of the death of the engine core, where that is a process of its own."""
+    if hasattr(core, "output_queue_thread"):  # none of these holds the client, which ends when nobody does
+        known = core.output_queue_thread, core.outputs_queue, core.utility_results
         threading.Thread(target=_tell_of_death, args=known, daemon=True).start()
 
 
-def _tell_of_death(reader: threading.Thread, outputs: queue.Queue) -> None:
-    """Ends the wait for an engine core that was killed: vLLM's reader then ends without a word, and `step` waits on."""
+def _tell_of_death(reader: threading.Thread, outputs: queue.Queue, calls: dict[int, Future]) -> None:
+    """Ends the wait for an engine core that was killed: vLLM's reader then ends without a word, and `step` waits on, as
+    does a call of its workers.
+    """
     from vllm.v1.engine.exceptions import EngineDeadError
 
     reader.join()
     outputs.put(EngineDeadError())
+    for answer in list(calls.values()):
+        answer.set_exception(EngineDeadError())
 
 
 @contextmanager
@@ -150,6 +163,16 @@ def engine_arguments(directory: Path, precision: str) -> dict[str, Any]:
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
     } | layout(directory, 0 if cpu else torch.cuda.device_count())
+
+
+def receiving(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Engine arguments of a vLLM that takes weights, and on CUDA sleeps while its device is used for training."""
+    from vllm.platforms import current_platform
+
+    receiving = {"worker_extension_cls": RECEIVER}
+    if current_platform.is_cpu():
+        return arguments | receiving
+    return {"gpu_memory_utilization": _SHARED_MEMORY} | arguments | receiving | {"enable_sleep_mode": True}
 
 
 # LoRA adapters
