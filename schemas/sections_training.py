@@ -208,8 +208,8 @@ def mistakes(params: "Params") -> Iterator[str]:
 
 
 def _training(params: "Params") -> dict[str, Mapping[str, TrainingRun]]:
-    """Section -> its runs."""
-    sections = ("sft", "preference", "ppo", "reward_model")
+    """Section -> its runs; reward models have neither validation nor `steps_from`."""
+    sections = ("sft", "preference", "ppo")
     return {section: getattr(params, section) for section in sections}
 
 
