@@ -59,8 +59,9 @@ def shrink(raw: Raw, problems: int = 20) -> Raw:
     small["quality"] = {name: run | {"drop": []} for name, run in small["quality"].items()}
     _replace_labelers(small)
     _replace_models(small)
+    longest = _MAX_NEW_TOKENS * (3 if any(map(_asks_for_whole_program, small["prompts"].values())) else 1)
     for run in small["sampling"].values():
-        run["max_new_tokens"] = min(run["max_new_tokens"], _MAX_NEW_TOKENS)
+        run["max_new_tokens"] = min(run["max_new_tokens"], longest)
     for section, name, run in _runs(small):
         if not name.startswith("smoke_"):
             _reduce(section, run, problems)
@@ -191,15 +192,29 @@ def _add_warmup(small: Raw, prompts: dict[str, Any], number: int) -> str:
     small["problems"][name] = _ARITHMETIC | {"split": "train", "seed": 7, "limit": _WARMUP_PROBLEMS} | options
     demos = dict.fromkeys(("demo_samples", "demo_problems"), name if prompts.get("shots") else NONE)
     small["prompts"][name] = prompts | {"problems": name} | demos
-    small["samples_gold"][name] = {"problems": name, "ending": _ending(small, prompts), "model": TINY}
+    gold = {"problems": name, "ending": _ending(small, prompts), "model": TINY}
+    small["samples_gold"][name] = gold | _form(prompts)
     small["demos_gold"][name] = {"samples": name, "prompts": name}
     return name
 
 
+def _form(prompts: dict[str, Any]) -> dict[str, Any]:
+    """How gold samples are what these prompts ask for: programs, without the head that the prompts give."""
+    template = load_template(prompts["template"])[0]
+    return {"style": "program", "body": bool(template.prefill)} if template.style == "program" else {}
+
+
+def _asks_for_whole_program(prompts: dict[str, Any]) -> bool:
+    return _form(prompts).get("body") is False
+
+
 def _ending(small: Raw, prompts: dict[str, Any]) -> str:
     """That of the recipe's own gold samples, if they are numbered as these prompts ask for; else a usual one."""
+    if _form(prompts):
+        return ""
     numbered = _opens_step(prompts)
-    own = [run["ending"] for run in small["samples_gold"].values() if run.get("numbered", False) == numbered]
+    chains = [run for run in small["samples_gold"].values() if run.get("style", "natural") == "natural"]
+    own = [run["ending"] for run in chains if run.get("numbered", False) == numbered]
     usual = "\nStep 2: Final answer: {answer}" if numbered else "\nFinal answer: {answer}"
     return own[0] if own else usual
 
@@ -230,7 +245,7 @@ def _reduce(section: str, run: dict[str, Any], problems: int) -> None:
     for key in ("n", "k"):
         if key in run:
             run[key] = _fewer(run[key])
-    if section in ("sft", "preference") and run["model"] != TINY:
+    if section in ("sft", "preference", "ppo", "reward_model") and run["model"] != TINY:
         _reduce_training(run)
 
 
@@ -244,4 +259,5 @@ def _reduce_training(run: dict[str, Any]) -> None:
     optimizer["batch_size"] = min(optimizer["batch_size"], 4)
     if optimizer.pop("epochs", None) or optimizer.get("steps"):
         optimizer["steps"] = 8 if optimizer.get("steps", 0) > 5000 else 4
-    run["validation"]["every"] = 2
+    if "validation" in run:
+        run["validation"]["every"] = 2

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import builders.problems
+from builders.prompts import load_template
 from builders.smoke import STEP_PAIRS, TINY, TOGETHER, WARMUP, shrink, step_pairs
 from schemas.params import parse_params, references, stage_runs
 from stores.stage import execute
@@ -120,6 +121,27 @@ def test_the_rule_labels_for_the_judge_and_models_continue_where_it_corrects():
     assert (written.prompts, written.model, written.n, written.engine) == ("math_step", "chat", 1, "hf")
     assert params.pairs_step["math_written"].chosen == "math_written"
     assert params.samples_gold[WARMUP].ending.startswith("\nStep 2: ")
+
+
+@pytest.mark.parametrize("name", ["reft_gsm8k", "reft_mathqa", "reft_galactica_125m", "reft_annotation"])
+def test_the_tiny_models_learn_programs_as_they_are_asked_for(name):
+    """With the head of the function where no prompt gives it; and reinforcement learning takes a few steps."""
+    params = small(recipe(name))
+    warmups = [run for run in params.samples_gold if run.startswith(WARMUP)]
+    styles = set()
+    for run in warmups:
+        template, _ = load_template(params.prompts[run].template)
+        gold = params.samples_gold[run]
+        styles.add(template.style)
+        assert (gold.style, gold.body) == (template.style, template.style == "program" and template.prefill != "")
+        ending = "" if template.style == "program" else "\nTherefore, the answer is: {answer}"
+        assert gold.ending == ending
+    assert styles == ({"program"} if name == "reft_galactica_125m" else {"natural", "program"})
+    learning = [*params.ppo.values(), *params.reward_model.values()]
+    assert all((run.optimizer.steps, run.precision) == (4, "fp32") for run in learning)
+    assert {run.engine for run in params.ppo.values()} <= {"hf"}
+    whole = 3 if name == "reft_annotation" else 1
+    assert {sampling.max_new_tokens for sampling in params.sampling.values()} == {32 * whole}
 
 
 def test_a_judge_that_answers_problems_too_stays():
