@@ -14,7 +14,7 @@ from builders.reporting.metrics import measure
 from builders.reporting.statistics import wilson
 from builders.reporting.step_tables import audit_table, calibration_table, judging_table, wrong_step_table
 from builders.reporting.views import open_views
-from schemas import ReferenceLogprob, Rollout
+from schemas import ReferenceLogprob, Rollout, TrainingStep
 from schemas.params import load_params, parse_params
 from schemas.step_labels import LabelerKind, StepLabels, StepSpan
 from stores.duck import Duck
@@ -84,7 +84,7 @@ def reported(root: Path) -> tuple[dict[str, Any], str]:
 def test_params_that_ask_for_nothing_get_empty_keys_and_no_new_sections(workspace: Path) -> None:
     build_world(workspace)
     found, shown = reported(workspace)
-    keys = ("step_labels", "calibrations", "audits", "wrong_steps", "judging")
+    keys = ("step_labels", "calibrations", "audits", "wrong_steps", "wrong_steps_logged", "judging")
     assert {k: found[k] for k in keys} == {k: {} for k in keys}
     for title in ("Step labels", "Calibration", "Audits", "Right answers with", "Judging of pairs", "Labelled steps"):
         assert f"<h2>{title}" not in shown
@@ -167,7 +167,7 @@ def test_the_share_of_right_answers_with_a_wrong_step_is_shown_without_being_ask
     entry = {"samples": "own", "rewards": "own", "rollouts": None, "by_source": {"arithmetic": total}, "total": total}
     assert found["wrong_steps"] == {"all": entry}
     assert "<h2>Right answers with a wrong step</h2>" in shown
-    assert "66.7 %" in str(wrong_step_table(found["wrong_steps"]))
+    assert "66.7 %" in str(wrong_step_table(found["wrong_steps"], {}))
 
 
 def test_a_vote_calls_no_answer_right_here(workspace: Path) -> None:
@@ -207,8 +207,27 @@ def test_rollouts_are_shown_by_tenths_of_the_steps_that_drew_them(workspace: Pat
     assert (entry["total"]["n"], entry["total"]["n_wrong"]) == (19, 9)
     steps = [(row["first_step"], row["last_step"], row["n"], row["share"]) for row in entry["by_step"]]
     assert steps == [(2 * i, min(2 * i + 1, 18), 2 if i < 9 else 1, float(i >= 5)) for i in range(10)]
-    shown = str(wrong_step_table({"guard": entry}))
+    shown = str(wrong_step_table({"guard": entry}, {}))
     assert all(f"steps {2 * i} to {min(2 * i + 1, 18)}" in shown for i in range(10))
+
+
+def test_what_training_logged_of_wrong_steps_is_shown_by_tenths(workspace: Path) -> None:
+    """Steps without a share are left out, and runs without any are not there."""
+    build_world(workspace)
+    change(workspace, ppo={"rl": PPO})
+    shares = [None, None, *(i / 20 for i in range(2, 20))]
+    empty = dict.fromkeys(TrainingStep.model_fields)
+    logged = read_table(run_dir("training", "irpo", workspace), TrainingStep).to_pylist()[0]
+    rows = [TrainingStep.model_validate(empty | logged | {"step": i, "wrong_steps": x}) for i, x in enumerate(shares)]
+    put(workspace, "rl", TrainingStep, rows)
+    found = metrics(workspace)["wrong_steps_logged"]
+    assert list(found) == ["rl"]
+    tenths = [(row["first_step"], row["last_step"], row["n_steps"], row["share"]) for row in found["rl"]]
+    assert tenths == [(2 * i, 2 * i + 1, 2, (4 * i + 1) / 40) for i in range(1, 10)]
+    shown = str(wrong_step_table({}, found))
+    assert "While training, by rule" in shown
+    assert "steps 18 to 19" in shown
+    assert "92.5 %" in shown
 
 
 def test_an_audit_is_of_right_answers() -> None:

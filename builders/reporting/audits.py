@@ -2,6 +2,7 @@
 
 `audits` holds what params' `report.audits` names. `wrong_steps` has every run of step labels some of whose samples are
 right by the rewards of the same samples: what a policy that is rewarded for answers alone may learn to write.
+`wrong_steps_logged` is what reinforcement learning logged of it, by rule, as it does where questions have options.
 """
 
 from collections.abc import Iterator
@@ -37,7 +38,16 @@ def measure_audits(duck: Duck, params: Params, built: set[str]) -> dict[str, Any
     return {
         "audits": {n: _audit(counted.get(f"audit {n}", {}), n in built) for n in wanted},
         "wrong_steps": {n: g | counted[f"guard {n}"] for n, g in guards.items() if f"guard {n}" in counted},
+        "wrong_steps_logged": _logged(duck),
     }
+
+
+def _logged(duck: Duck) -> dict[str, list[dict[str, Any]]]:
+    """Training run -> the share in each tenth of its steps that has one."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in report_rows(duck, "wrong_steps_logged"):
+        found.setdefault(row.pop("run"), []).append(row)
+    return found
 
 
 def _guard(params: Params, name: str) -> dict[str, Any] | None:

@@ -54,7 +54,9 @@ def render(contents: Contents) -> str:
         "Judging of pairs": step_tables.judging_table(metrics["judging"]),
         "Step labels": step_tables.label_table(metrics["step_labels"]),
         "Audits": step_tables.audit_table(metrics["audits"]),
-        "Right answers with a wrong step": step_tables.wrong_step_table(metrics["wrong_steps"]),
+        "Right answers with a wrong step": step_tables.wrong_step_table(
+            metrics["wrong_steps"], metrics["wrong_steps_logged"]
+        ),
         "Calibration": step_tables.calibration_table(metrics["calibrations"]),
         "Funnel": tables.funnel_table(metrics["funnel"]),
         "Cost": tables.cost_table(contents.costs),

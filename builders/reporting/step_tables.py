@@ -127,7 +127,7 @@ def _audit(run: str, entry: dict[str, Any]) -> Iterator[list[object]]:
         yield [run, source, share(row), *_counts(row)]
 
 
-def wrong_step_table(guards: dict[str, dict[str, Any]]) -> Markup:
+def wrong_step_table(guards: dict[str, dict[str, Any]], logged: dict[str, list[dict[str, Any]]]) -> Markup:
     """Of right answers: the share with a wrong step, of all, of each source, and of rollouts by steps of training."""
     rows = [
         [run, entry["samples"], part, share(row), *_counts(row)]
@@ -136,7 +136,19 @@ def wrong_step_table(guards: dict[str, dict[str, Any]]) -> Markup:
     ]
     header = ["step_labels run", "samples", "of", "wrong step", "judged", "right", "wrong", "disputed", "invalid"]
     note = "Right by the answer alone. A wrong step is one that most valid labels of the sample name."
-    return fragment(table(header, rows, 3), tag("p", note, class_="note")) if rows else EMPTY
+    labelled = fragment(table(header, rows, 3), tag("p", note, class_="note")) if rows else EMPTY
+    return fragment(labelled, _logged(logged))
+
+
+def _logged(logged: dict[str, list[dict[str, Any]]]) -> Markup:
+    """What training itself logged, by rule, in tenths of its steps."""
+    rows = [[run, _steps(row), percent(row["share"]), f"{row['n_steps']:,}"] for run in logged for row in logged[run]]
+    header = ["training run", "of", "wrong step", "steps that were looked at"]
+    return fragment(tag("h3", "While training, by rule"), table(header, rows, 2)) if rows else EMPTY
+
+
+def _steps(row: dict[str, Any]) -> str:
+    return f"steps {row['first_step']:,} to {row['last_step']:,}"
 
 
 def _parts(entry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -144,7 +156,7 @@ def _parts(entry: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     if len(entry["by_source"]) > 1:
         yield from entry["by_source"].items()
     for row in entry.get("by_step", []):
-        yield f"steps {row['first_step']:,} to {row['last_step']:,}", row
+        yield _steps(row), row
 
 
 def _counts(row: dict[str, Any]) -> list[str]:
