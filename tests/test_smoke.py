@@ -108,6 +108,18 @@ def test_engines_precision_and_sizes_are_a_cpus():
     assert all((run.optimizer.steps or 0) <= 600 for run in (*params.sft.values(), *params.preference.values()))
 
 
+def test_a_reward_model_is_trained_for_a_few_steps():
+    raw = shipped()
+    optimizer = {"lr": 1.0e-6, "batch_size": 48, "epochs": 3}
+    given = {"model": "m0", "samples": "irpo_0", "rewards": "irpo_0", "precision": "bf16", "max_tokens": 700}
+    raw["reward_model"] = {"rm": given | {"optimizer": optimizer}}
+    raw["scores"] = {"rm": {"samples": "irpo_0", "model": "rm", "precision": "bf16"}}
+    params = small(raw)
+    run, scores = params.reward_model["rm"], params.scores["rm"]
+    assert (run.optimizer.steps, run.optimizer.epochs, run.optimizer.batch_size) == (4, None, 4)
+    assert (run.precision, scores.precision, run.samples, scores.model) == ("fp32", "fp32", "irpo_0", "rm")
+
+
 def recipe(name: str) -> dict[str, Any]:
     return yaml.safe_load((REPOSITORY / f"recipes/{name}.yaml").read_text(encoding="utf-8"))
 

@@ -103,7 +103,7 @@ def _accuracies(lineage: Lineage) -> str:
         sampled = [
             f"{key} {100 * found[key]:.1f} %"
             for key in found
-            if key.startswith(("maj_", "pass_")) and "ci95" not in key
+            if key.startswith(("maj_", "rerank_", "pass_")) and "ci95" not in key
         ]
         low, high = (100 * bound for bound in found["ci95"])
         greedy = f"{100 * found['accuracy']:.1f} % ({low:.1f} – {high:.1f})"

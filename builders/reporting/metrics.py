@@ -26,6 +26,10 @@ DEFINITIONS = {
     "an answer do not vote, ties go to the answer given first",
     "pass@k": "share of problems with at least one correct completion among the k sampled ones; pass@1 is the share of "
     "all sampled completions that are correct",
+    "rerank@k": "share of problems where the completion that a reward model is surest of, among the k sampled ones "
+    "that state an answer, is correct; ties go to the first. One that it could not read (too long) is not chosen",
+    "weighted@k": "share of problems where the answer with the greatest sum of the reward model's scores over the k "
+    "sampled completions is correct; ties go to the answer given first",
     "in domain": "the problem set is of the same source (and, for generated problems, the same numbers of steps), or "
     "of one that the other is made of (MetaMathQA: GSM8K and MATH), as problems that the model, or a model that it was "
     "trained from, was trained on in these params; 'out': it is not; a model that was not trained here is neither",
@@ -101,12 +105,20 @@ def _share(successes: int, n: int, name: str, interval: str) -> dict[str, Any]:
 
 def _models(duck: Duck, params: Params) -> dict[str, dict[str, Any]]:
     counted = {row["run"]: row for row in report_rows(duck, "models")}
+    reranked: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in counted}
+    for row in report_rows(duck, "reranked"):
+        reranked[row["run"]][row["scores"]] = row
     groups = {(name, kind): {} for name in counted for kind in GROUPS}
     for row in report_rows(duck, "groups"):
         share = _share(row["n_correct"], row["n"], "accuracy", "ci95") | {"n": row["n"]}
         groups[row["run"], row["kind"]][row["group"]] = share
     names = [name for name in model_order(params) if name in counted]
-    return {n: _model(params, n, counted[n]) | {f"by_{kind}": groups[n, kind] for kind in GROUPS} for n in names}
+    return {
+        n: _model(params, n, counted[n])
+        | _reranked(params, counted[n], reranked[n])
+        | {f"by_{kind}": groups[n, kind] for kind in GROUPS}
+        for n in names
+    }
 
 
 def _model(params: Params, name: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -121,6 +133,24 @@ def _model(params: Params, name: str, row: dict[str, Any]) -> dict[str, Any]:
         if k > 1:
             found |= _share(row["n_passed"], n, f"pass_{k}", f"pass_{k}_ci95")
     return found
+
+
+def _reranked(params: Params, row: dict[str, Any], scored: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the scores of a model's sampled completions make of them: `rerank_<k>` by the first scores run in params,
+    and all of them in `reranking`. Nothing where none is built.
+    """
+    n, k = row["n"], row["k"]
+    runs = [name for name in params.scores if name in scored and k]
+    each = {
+        name: {"model": params.scores[name].model}
+        | _share(scored[name]["n_reranked"], n, "rerank", "rerank_ci95")
+        | _share(scored[name]["n_weighted"], n, "weighted", "weighted_ci95")
+        for name in runs
+    }
+    if not runs:
+        return {}
+    first = each[runs[0]]
+    return {f"rerank_{k}": first["rerank"], f"rerank_{k}_ci95": first["rerank_ci95"], "reranking": each}
 
 
 def _compared(params: Params) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import yaml
 from builders.reporting import quality, step_tables, tables, weak_tables
 from builders.reporting.markup import Markup, fragment, inline_svg, interval_bar, table, tag
 from builders.reporting.metrics import DEFINITIONS, comparison_key
+from builders.reporting.voting_tables import voting_table
 from schemas.params import Params
 
 LONGEST = 2_000
@@ -42,6 +43,7 @@ def render(contents: Contents) -> str:
         "Models": _models(metrics["models"]),
         "Iterations": tables.iteration_table(contents.params, metrics),
         "Comparisons": tables.comparison_table(metrics["comparisons"]),
+        "Voting and reranking": voting_table(metrics["models"]),
         "Weak to strong": weak_tables.weak_tables(metrics["weak_to_strong"]),
         "Plots": _plots(contents.plots),
         "Problem sets": tables.domain_table(metrics["domains"]),
