@@ -45,7 +45,7 @@ class HfSampler:
             yield from HfEngine(model, self.policy.tokenizer).stream(requests, self.sampling, self.batch)
 
 
-_SAMPLERS = {"hf": "train.rollouts:HfSampler"}
+_SAMPLERS = {"hf": "train.rollouts:HfSampler", "vllm": "train.rollouts_vllm:VllmSampler"}
 """Engine -> where its sampler is; imported when it is used."""
 
 
