@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,19 +159,19 @@ def test_an_evaluation_and_rollouts_are_measured_too(workspace: Path) -> None:
     ]
 
 
-def best(weights: dict[str, float], order: list[str]) -> str | None:
+def best(weights: Mapping[str, float], order: list[str]) -> str | None:
     """The heaviest answer; ties to the first given."""
-    return max(weights, key=lambda a: (weights[a], -order.index(a))) if weights else None
+    return max(order, key=lambda a: (weights[a], -order.index(a)), default=None)
 
 
 def by_hand(answers: list[Any], right: str, scores: list[float], k: int) -> tuple[bool, bool, bool, float]:
     """(rerank, weighted, majority, pass@k) of one prompt."""
     given, n, c = answers[:k], len(answers), answers.count(right)
     order = [a for a in given if a is not None]
-    weights: Counter[str] = Counter()
+    weights: dict[str, float] = dict.fromkeys(order, 0.0)
     for answer, score in zip(given, scores, strict=False):
         if answer is not None:
-            weights[answer] += score  # type: ignore[assignment]
+            weights[answer] += score
     candidates = [i for i in range(k) if given[i] is not None]
     surest = max(candidates, key=lambda i: (scores[i], -i), default=None)
     reranked = surest is not None and given[surest] == right
