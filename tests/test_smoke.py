@@ -34,7 +34,8 @@ def test_every_run_and_reference_is_kept():
     }
     after = {(s, n, ref.slot, ref.value) for s, n, run in stage_runs(params) for ref in references(s, n, run)}
     assert before <= after
-    assert {name for _, name, *_ in after - before if not name.startswith(WARMUP)} == {"tiny", "tiny_steps", TINY}
+    made = {"tiny", "tiny_steps", "weak_start", "strong_start", TINY}
+    assert {name for _, name, *_ in after - before if not name.startswith(WARMUP)} == made
 
 
 def test_what_was_given_is_left_as_it_was():
