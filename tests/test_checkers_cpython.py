@@ -114,7 +114,7 @@ def test_texts_are_judged_together() -> None:
         "x = 1",
     ]
     found = verdicts("program_cpython", texts, [""] * len(texts), ["4"] * len(texts))
-    assert found == ["correct", "no_answer", "no_answer", "correct", "wrong"]
+    assert found == ["correct", "correct", "wrong", "no_answer", "no_answer"]
 
 
 def test_versions_say_what_decides() -> None:

@@ -47,7 +47,7 @@ SHUFFLED = {"shuffle": True, "seed": 5}
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (GENERATED | {"skip": 20, "limit": 200}, "e14544579d80 cfc0a7951058 eea7e28c2859 da8962e9a26d"),
+        (GENERATED | {"skip": 20, "limit": 200}, "e14544579d80 cfc0a7951058 7c006b40162b da8962e9a26d"),
         (RAGGED, "8a4c42b8a878 761ebc37def0 e7d5986412a9 d426d215b78f"),
         (RAGGED | {"skip": 50, "limit": 120}, "f5078d72e212 38dceea331d4 92a5649f3208 854580d17aa8"),
         (RAGGED | SHUFFLED | {"skip": 30, "limit": 200}, "a19fef322216 a5af30a338b6 867fc5fb38e4 ed4b82e84a8f"),
