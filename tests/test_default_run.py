@@ -57,6 +57,10 @@ def _reduce_weak_to_strong(params: dict[str, Any]) -> None:
     for name, window in windows.items():
         params["problems"][name] |= window | {"steps": [2, 2]}
     params["sft"]["strong_short"]["optimizer"] |= {"epochs": 12}
+    params["sft"]["strong_base"]["optimizer"] |= {"epochs": 12}
+    for run in params["consistency"].values():
+        run["top_up"] = 20  # models so small seldom agree
+    params["pairs_contrast"]["contrast"] |= {"threshold": 0.25, "reject_threshold": 0.5}
     for run in params["sft"].values():
         if "steps" in run["optimizer"]:
             run["optimizer"] |= {"steps": 20, "lr": 1e-3}
