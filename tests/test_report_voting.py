@@ -1,6 +1,7 @@
 """The report on voting and reranking: figures by hand, and what the page shows."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,17 @@ def test_a_reward_model_chooses_among_the_sampled_completions(built: Path) -> No
                "weighted": round(len(WEIGHTED) / n, 6), "weighted_ci95": ends}
     }  # fmt: skip
     assert not [key for key in found["m1"] if key.startswith("rerank")]
+
+
+def test_what_a_program_did_not_come_to_is_no_answer(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking: list[Row] = [("undecided: no module sympy", 0.9)]
+    monkeypatch.setattr(sys.modules[__name__], "GIVEN", [lacking * 2 + [("7", 0.1)]])
+    build_world(workspace)
+    evaluated()
+    with_runs(rm={"samples": "m0", "model": "rm"})
+    scored("rm")
+    m0 = metrics()["m0"]
+    assert (m0["maj_3"], m0["rerank_3"], m0["reranking"]["rm"]["weighted"]) == (1.0, 1.0, 1.0)
 
 
 def test_the_first_of_several_scores_in_params_is_a_models_own(built: Path) -> None:

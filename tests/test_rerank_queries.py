@@ -116,6 +116,14 @@ def test_a_sample_without_a_score_is_not_chosen_and_weighs_nothing(workspace: Pa
     ]  # fmt: skip
 
 
+def test_what_a_program_did_not_come_to_is_no_answer(workspace: Path) -> None:
+    """The reason stands where an answer would, and is the same for every program that lacks the same."""
+    lacking = "undecided: no module sympy"
+    build([[lacking, lacking, "1"]], [["undecided", "undecided", "correct"]], [[0.9, 0.8, 0.1]])
+    assert [r["majority"] for r in ask("voting")] == [0.0, 0.0, 1.0]
+    assert [(r["rerank"], r["weighted"], r["majority"]) for r in ask("rerank")] == [(0.0,) * 3, (0.0,) * 3, (1.0,) * 3]
+
+
 def test_prompts_with_fewer_samples_are_left_out(workspace: Path) -> None:
     build([["1"], ["2", "2"]], [["correct"], ["wrong", "correct"]], [[0.5], [0.25, 0.75]])
     for name, column in (("voting", "majority"), ("pass_at_k", "pass"), ("rerank", "rerank")):

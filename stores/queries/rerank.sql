@@ -1,9 +1,10 @@
--- One row per (scores run, rewards run, setting, k): the share of prompts where the sample that the reward model is surest of,
--- among the first k that state an answer, is correct (`rerank`; ties: lowest index), with Wilson's 95 % interval. Beside it:
--- `weighted`, the answer with the greatest sum of scores; `majority`, that of most samples (both: ties to the answer given
--- first); `any_right`, what no choice among these samples can pass. A sample without a score is not chosen, and weighs
--- nothing. Where no sample qualifies, the prompt is not solved. `setting` is the part of sample ids that says how they were
--- drawn. Prompts with fewer than k samples are left out. Rewards by votes (rewards_votes) are no gold, and not counted.
+-- One row per (scores run, rewards run, setting, k): the share of prompts where the sample that the reward model is surest
+-- of, among the first k that state an answer, is correct (`rerank`; ties: lowest index), with Wilson's 95 % interval. Beside
+-- it: `weighted`, the answer with the greatest sum of scores; `majority`, that of most samples (both: ties to the answer
+-- given first); `any_right`, what no choice among these samples can pass. A sample without a score is not chosen, and weighs
+-- nothing; a program that came to no value (`undecided: …`) states no answer. Where no sample qualifies, the prompt is not
+-- solved. `setting` is the part of sample ids that says how they were drawn. Prompts with fewer than k samples are left out.
+-- Rewards by votes (rewards_votes) are no gold, and not counted.
 -- $run = null: only this run of scores
 with gold as (
   select
@@ -19,7 +20,8 @@ with gold as (
 ),
 answered as (
   select
-    g.run, g.rewards, g.setting, g.asked, g.is_right, nullif(coalesce(p.normalised, p.extracted), '') as answer, s.score,
+    g.run, g.rewards, g.setting, g.asked, g.is_right, s.score,
+    case when p.extracted not like 'undecided: %' then nullif(coalesce(p.normalised, p.extracted), '') end as answer,
     row_number() over (partition by g.run, g.rewards, g.setting, g.asked order by g.sample_id) as k
   from gold g
   join run_sources e on e."table" = 'rewards' and e.run = g.rewards and e.input_table = 'predictions'

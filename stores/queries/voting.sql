@@ -1,8 +1,9 @@
 -- One row per (rewards run, setting, k): maj@k, the share of prompts whose majority answer among the first k samples is
 -- correct, for every k up to the samples of a prompt. Samples come in the order of their index; ties go to the answer that
--- was given first; a sample without an answer does not vote, and where none votes the majority is not correct. `setting`
--- is the part of sample ids that says how they were drawn. Prompts with fewer than k samples are left out. The 95 %
--- interval is Wilson's. Rewards by votes (rewards_votes) are no gold, and not counted.
+-- was given first; a sample without an answer does not vote, nor one whose program came to none (`undecided: …`), and where
+-- none votes the majority is not correct. `setting` is the part of sample ids that says how they were drawn. Prompts with
+-- fewer than k samples are left out. The 95 % interval is Wilson's. Rewards by votes (rewards_votes) are no gold, and not
+-- counted.
 -- $run = null: only this run of rewards
 with gold as (
   select
@@ -13,7 +14,8 @@ with gold as (
 ),
 answered as (
   select
-    g.run, g.setting, g.asked, g.is_right, nullif(coalesce(p.normalised, p.extracted), '') as answer,
+    g.run, g.setting, g.asked, g.is_right,
+    case when p.extracted not like 'undecided: %' then nullif(coalesce(p.normalised, p.extracted), '') end as answer,
     row_number() over (partition by g.run, g.setting, g.asked order by g.sample_id) as k
   from gold g
   join run_sources e on e."table" = 'rewards' and e.run = g.run and e.input_table = 'predictions'

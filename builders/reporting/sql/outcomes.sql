@@ -1,11 +1,11 @@
--- One row per (evaluated run, problem): the verdict on its greedy completion, and what its k sampled ones say.
--- Greedy completions have temperature 0. An answer that was not found does not vote; ties go to the answer that was
--- given first; where nothing votes the majority is not correct.
+-- One row per (evaluated run, problem): the verdict on its greedy completion, and what its k sampled ones say. Greedy
+-- completions have temperature 0. An answer that was not found, or that a program did not come to (`undecided: …`),
+-- does not vote; ties go to the answer that was given first; where nothing votes the majority is not correct.
 with answered as (
     select
         s.run, s.problem_id, s.sample_id, s.index, s.temperature = 0 as greedy,
         s.model_fingerprint, s.n_tokens, s.finish_reason,
-        r.verdict, coalesce(p.normalised, p.extracted, '') as prediction
+        r.verdict, if(p.extracted like 'undecided: %', '', coalesce(p.normalised, p.extracted, '')) as prediction
     from samples as s
     join evaluated using (run)
     join predictions as p using (run, sample_id)

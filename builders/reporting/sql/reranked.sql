@@ -1,11 +1,12 @@
 -- One row per (scores run, evaluated run): problems whose answer is correct when a reward model chooses it among the
--- sampled completions: the one that it is surest of, or the answer with the greatest sum of scores.
--- Only completions that state an answer are candidates; ties go to the lowest index, or the answer that was given first;
--- one without a score is not chosen and weighs nothing.
+-- sampled completions: the one that it is surest of, or the answer with the greatest sum of scores. Only completions
+-- that state an answer are candidates (`undecided: …` is none); ties go to the lowest index, or the answer that was
+-- given first; one without a score is not chosen and weighs nothing.
 with candidates as (
     select
         i.run as scores, s.run, s.problem_id, s.index, s.sample_id, c.score,
-        coalesce(p.normalised, p.extracted, '') as prediction, r.verdict = 'correct' as correct
+        if(p.extracted like 'undecided: %', '', coalesce(p.normalised, p.extracted, '')) as prediction,
+        r.verdict = 'correct' as correct
     from run_inputs as i
     join evaluated as e on e.run = i.input_run
     join samples as s on s.run = e.run
