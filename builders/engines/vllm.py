@@ -66,7 +66,8 @@ class VllmEngine:
             if self.vllm.is_sleeping():
                 self.vllm.wake_up(["weights"])
             self._sender.send(weights)
-            assert self.vllm.reset_prefix_cache(), "nothing is running"
+            is_empty = self.vllm.reset_prefix_cache()  # apart from the assertion, which `python -O` leaves out
+            assert is_empty, "nothing is running"
             if self.vllm.is_sleeping():
                 self.vllm.wake_up(["kv_cache"])  # not earlier: its memory is free while weights are sent
 
