@@ -169,6 +169,16 @@ def test_a_journal_forgets_a_line_that_was_cut_off(tmp_path):
     assert third.read("judged", 0) is None
 
 
+def test_a_journal_is_left_alone_until_it_is_used(tmp_path):
+    """Another process may be writing to it: who holds the directory is known later."""
+    path = tmp_path / "journal"
+    path.write_bytes(b"seen 0 [[1]]\nseen 1 [[2")
+    journal = Journal(path)
+    assert path.read_bytes().endswith(b"[[2")
+    assert (journal.read("seen", 0), journal.read("seen", 1)) == ([[1]], None)
+    assert path.read_bytes() == b"seen 0 [[1]]\n"
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(workspace):
     more = {"optimizer.steps": 60, "checkpoint_every": 7, "validation": world.BY_GENERATION | {"every": 20}}

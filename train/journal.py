@@ -6,40 +6,45 @@ ran out of time once must not decide otherwise when a killed run goes on.
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 
 class Journal:
-    """Lists by (kind, step). Of two of one step the later one counts; a line that was cut off does not count."""
+    """Lists by (kind, step). Of two of one step the later one counts; a line that was cut off does not count.
+
+    The file is opened, and such a line removed, when the journal is first used: by then its run holds the directory. A
+    second process that is about to be refused must not cut off what the first one is writing.
+    """
 
     def __init__(self, path: Path):
-        self.path = path
-        self._at: dict[tuple[str, int], int] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._end = self._index()
+        self.path, self._end = path, 0
 
-    def _index(self) -> int:
-        end = 0
+    @cached_property
+    def _at(self) -> dict[tuple[str, int], int]:
+        """Where the line of each is, after which `_end` is where the next one goes."""
+        found: dict[tuple[str, int], int] = {}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:
             file.seek(0)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
                 kind, step, _ = line.split(b" ", 2)
-                self._at[kind.decode(), int(step)] = end
-                end += len(line)
-            file.truncate(end)
-        return end
+                found[kind.decode(), int(step)] = self._end
+                self._end += len(line)
+            file.truncate(self._end)
+        return found
 
     def append(self, kind: str, step: int, rows: list[Any]) -> None:
         """Keeps the rows of a step. Raises OSError if the disk is full."""
-        line = f"{kind} {step} {json.dumps(rows)}\n".encode()
+        line, places = f"{kind} {step} {json.dumps(rows)}\n".encode(), self._at
         with self.path.open("ab") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        self._at[kind, step] = self._end
+        places[kind, step] = self._end
         self._end += len(line)
 
     def read(self, kind: str, step: int) -> list[Any] | None:
