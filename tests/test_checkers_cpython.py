@@ -49,6 +49,8 @@ PROGRAMS = [
     ("import sympy\nraise SystemExit", None),
     ("import sympy, os, sys\nsys.__stdout__.write('9')\nos.write(1, b'9')\nprint(sympy.Integer(8))", "8"),
     ("import sympy\nans = int(input())", None),
+    ("x = sympy.Integer(1)\nclass Float:\n    def __str__(self):\n        return 'many'\nans = Float()", "many"),
+    ("x = sympy.Integer(1)\nans = chr(0xD800) + '4'", "?4"),
     ("import pandas\nans = pandas.Series([1])[0]", UNDECIDED + "no module pandas"),
     ("import ssl, sympy\nans = 1", UNDECIDED + "no module _ssl"),
     ("while True:\n    ans = 1", UNDECIDED + "limit of time"),
@@ -66,6 +68,17 @@ def test_values_of_programs(checker: CPythonChecker) -> None:
         else:
             assert extracted == expected, text
     assert [checker.extract("", text) for text, _ in PROGRAMS[:3]] == found[:3]
+
+
+def test_a_reply_that_lies_is_a_text_that_can_be_kept(checker: CPythonChecker) -> None:
+    """A program can write the reply itself: that is its own word, and must not end what reads it."""
+    for reply, extracted in (
+        ('["x", "float", "", null, false]', "x"),
+        ('[null, "float", "", null, false]', None),
+        (f'["{"9" * 5000}", "str", "", null, false]', "9" * 400),
+    ):
+        text = f"import os\nx = sympy.Integer(1)\nos.write(3, {reply.encode()!r})\nos._exit(0)\nans = 1"
+        assert checker.extract("", text) == extracted
 
 
 def test_only_what_monty_lacks_goes_to_cpython(checker: CPythonChecker, monkeypatch: pytest.MonkeyPatch) -> None:

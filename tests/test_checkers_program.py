@@ -58,6 +58,8 @@ COMPLETIONS = [
     ("from the start, x is 3\nx = 5", None),
     ("ans = 0.1 + 0.2", "0.3"),
     ("ans = 10 / 3", "3.33333333333"),
+    ("class float:\n    def __str__(self):\n        return 'many'\nans = float()", "many"),
+    ("_pairwright_str = len\nans = [1, 2]", "2"),
     ("ans = math.sqrt(16)", "4"),
     ("def solution():\n    return 'B'", "B"),
     ("def solution():\n    return 1, 2", "(1, 2)"),

@@ -38,6 +38,7 @@ WALL_PER_CPU = 8.0
 """Times the limit of CPU time that a program may take by the clock: less than what the pool waits for a worker."""
 PRINTED = 10_000
 MAX_VALUE = 400
+MAX_ERROR = 2_000
 MAX_REPLY = 1 << 17
 """Bytes; what a program prints and returns is cut before."""
 EPOCH = 946_684_800.0
@@ -141,8 +142,15 @@ def _outcome(reply: bytes, status: int, reason: str | None) -> Outcome:
     with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(reply)
         if reason is None and isinstance(found, list) and [type(v) for v in found] in _SHAPES:
-            return found
+            *texts, undecided = found
+            limits = (MAX_VALUE, MAX_VALUE, PRINTED, MAX_ERROR)
+            return [*(text and _storable(text[:n]) for text, n in zip(texts, limits, strict=True)), undecided]
     return [None, "NoneType", "", reason or "crash", True]
+
+
+def _storable(text: str) -> str:
+    """Without halves of surrogate pairs, which no table takes."""
+    return text.encode(errors="replace").decode()
 
 
 _SHAPES = [[value, str, str, error, bool] for value in (str, type(None)) for error in (str, type(None))]

@@ -18,6 +18,7 @@ is no number must be the same text.
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -170,5 +171,6 @@ def _stated(outcome: Outcome) -> str | None:
     if outcome.kind == "NoneType":
         value = next(reversed(outcome.printed.strip().splitlines()), "")
     elif outcome.kind in _FLOATS:
-        value = f"{float(value):.12g}"
+        with suppress(ValueError):  # a class of the program's own may have that name
+            value = f"{float(value):.12g}"
     return value.strip() or None

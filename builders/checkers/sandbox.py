@@ -135,7 +135,7 @@ class Sandbox:
             return Outcome(error="limit of time" if error.timed_out else "crash", undecided=True)
         except MontyError as error:
             return Outcome(error=f"{type(error.exception()).__name__}: {error.exception()}"[:MAX_ERROR])
-        return Outcome(value[:MAX_VALUE], kind, printed.output)
+        return Outcome(str(value)[:MAX_VALUE], str(kind), printed.output)  # a program may replace what makes them texts
 
     def _open(self) -> Any:
         if self.pool is None:
