@@ -20,8 +20,6 @@ class Reward(Row):
 
     sample_id: SampleId = Field(description="the sample")
     verdict: Verdict = Field(description="undecided: the checker timed out or crashed; never treated as wrong")
-    reward: float | None = Field(
-        description="1 correct, 0 (or a part) wrong, 0 no answer, null undecided"
-    )
+    reward: float | None = Field(description="1 correct, 0 (or a part) wrong, 0 no answer, null undecided")
     checker: str = Field(description="checker that compared the answers")
     checker_version: str = Field(description="version of the checker and of the library behind it")
