@@ -1,7 +1,6 @@
 """Replacing the weights of a running vLLM: the real one on the CPU, beside the `hf` engine with the same weights.
 
-Greedy completions are compared with their log-probs; of the old weights they are compared too, so that what is said
-after a change cannot have been said before.
+Log-probs of what is said are compared with those of the new weights and of the old ones, which are far from it.
 """
 
 import copy
@@ -44,6 +43,7 @@ class World:
         self.engine = VllmEngine.load(directory, precision, synchronised=True)
         self.engine._sender = Sender(self.engine.vllm, limit)
         self.model, self.tokenizer = load_model(directory), load_tokenizer(directory)
+        self.first = copy.deepcopy(self.model.state_dict())
         self.precision, self.changes = precision, 0
 
     def change(self) -> None:
@@ -53,16 +53,26 @@ class World:
         self.changes += 1
         noise = torch.Generator().manual_seed(self.changes)
         with torch.no_grad():
-            for weight in self.model.parameters():
-                weight.add_(torch.randn(weight.shape, generator=noise), alpha=0.05)
+            for name, weight in self.model.named_parameters():
+                weight.copy_(self.first[name] + 0.1 * torch.randn(weight.shape, generator=noise))
 
-    def expected(self, sampling: Sampling = GREEDY) -> dict:
-        """What the model says."""
-        return answers(HfEngine(self.rounded(), self.tokenizer), sampling)
+    def said(self) -> Any:
+        """The model as it is now, in vLLM's precision."""
+        model = copy.deepcopy(self.model)
+        return model.bfloat16() if self.precision == "bf16" else model
 
-    def rounded(self) -> Any:
-        """The model, in vLLM's precision."""
-        return copy.deepcopy(self.model).bfloat16() if self.precision == "bf16" else self.model
+    def gap(self, found: dict, model: Any) -> float:
+        """The greatest distance of a token's log-prob from that of a plain forward of the model, in nats."""
+        import torch
+
+        gaps = []
+        for asked in questions():
+            prompt, tokens = self.engine.codec.encode(asked).ids, list(found[asked.key].token_ids or ())
+            with torch.no_grad():
+                plain = model(torch.tensor([prompt + tokens])).logits[0].float().log_softmax(-1)
+            own = [float(plain[len(prompt) - 1 + i, token]) for i, token in enumerate(tokens)]
+            gaps += [abs(a - b) for a, b in zip(own, found[asked.key].logprobs or (), strict=True)]
+        return max(gaps)
 
 
 def answers(engine: HfEngine | VllmEngine, sampling: Sampling = GREEDY) -> dict:
@@ -73,14 +83,6 @@ def questions() -> list[Request]:
     """16 questions, and one prompt of several cache blocks four times."""
     texts = [problem.question for problem in arithmetic.generate(5, (2, 4), 16)] + ["Anna buys 4 more. " * 20] * 4
     return [Request(f"k{i}", (Chat(role="user", content=text),), "", "text") for i, text in enumerate(texts)]
-
-
-def equal(found: dict, expected: dict, near: float) -> int:
-    """How many completions are the same; their log-probs must be too."""
-    same = [key for key in expected if found[key].token_ids == expected[key].token_ids]
-    for key in same:
-        assert found[key].logprobs == pytest.approx(expected[key].logprobs, abs=near)
-    return len(same)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -97,34 +99,24 @@ def world(
 
 
 @real
-def test_what_is_said_follows_the_weights_that_are_sent(world: World) -> None:
-    """The old ones until then; a prompt's cached blocks are not used with others."""
-    near, expected = HOW_NEAR[world.precision], world.expected()
-    enough = len(expected) * (1 if world.precision == "fp32" else 0.7)  # bf16 has ties
-    assert equal(answers(world.engine), expected, near) >= enough
-    for _ in range(3):
-        world.change()
-        old, expected = expected, world.expected()
-        assert equal(expected, old, near) == 0, "all weights count"
-        assert equal(answers(world.engine), old, near) >= enough
-        world.engine.synchronise(world.model.named_parameters())
-        assert equal(answers(world.engine), expected, near) >= enough
-        assert equal(answers(world.engine), old, near) == 0
-
-
-@real
-def test_draws_have_the_logprobs_of_the_weights_that_were_sent(world: World) -> None:
-    import torch
-
-    world.change()
+@pytest.mark.parametrize("sampling", [GREEDY, EXPLORE], ids=["greedy", "drawn"])
+def test_what_is_said_follows_the_weights_that_are_sent(world: World, sampling: Sampling) -> None:
+    """The old ones until then; a prompt's cached blocks are not used with others. In float32 greedy completions are
+    those of `hf`, token by token; bfloat16 has ties.
+    """
+    near = HOW_NEAR[world.precision]
     world.engine.synchronise(world.model.named_parameters())
-    found = answers(world.engine, EXPLORE)
-    for asked in questions():
-        prompt, tokens = world.engine.codec.encode(asked).ids, list(found[asked.key].token_ids or ())
-        with torch.no_grad():
-            plain = world.rounded()(torch.tensor([prompt + tokens])).logits[0].float().log_softmax(-1)
-        own = [float(plain[len(prompt) - 1 + i, token]) for i, token in enumerate(tokens)]
-        assert found[asked.key].logprobs == pytest.approx(own, abs=HOW_NEAR[world.precision])
+    for _ in range(3):
+        old = world.said()
+        world.change()
+        assert world.gap(answers(world.engine, sampling), old) < near
+        world.engine.synchronise(world.model.named_parameters())
+        found, new = answers(world.engine, sampling), world.said()
+        assert world.gap(found, new) < near
+        assert world.gap(found, old) > 10 * near
+        if world.precision == "fp32" and sampling is GREEDY:
+            expected = answers(HfEngine(new, world.tokenizer))
+            assert {key: c.token_ids for key, c in found.items()} == {k: c.token_ids for k, c in expected.items()}
 
 
 @real
@@ -147,8 +139,7 @@ def test_weights_that_are_missing_are_named_and_can_come_later(world: World) -> 
     with pytest.raises(ValueError, match=r"not sent: model\.layers\.1\.input_layernorm\.weight, .* and \d+ more"):
         world.engine.synchronise(some)
     world.engine.synchronise(world.model.named_parameters())
-    enough = 20 if world.precision == "fp32" else 14
-    assert equal(answers(world.engine), world.expected(), HOW_NEAR[world.precision]) >= enough
+    assert world.gap(answers(world.engine), world.said()) < HOW_NEAR[world.precision]
 
 
 @real
@@ -188,7 +179,7 @@ def test_on_cuda_it_sleeps_between_and_holds_no_memory(
         asleep, total = torch.cuda.mem_get_info()
         assert asleep - free > 0.2 * total, "its cache is given back"
         world.engine.synchronise(world.model.named_parameters())
-        assert equal(answers(world.engine), world.expected(), 1e-3) >= 19
+        assert world.gap(answers(world.engine), world.said().cpu()) < 1e-3
     world.engine.close()
 
 

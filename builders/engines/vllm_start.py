@@ -85,9 +85,17 @@ def _running(arguments: dict[str, Any]) -> Iterator["LLMEngine"]:
     with ExitStack() as cleanup:
         with cleanup.enter_context(_reaper()):
             engine = _engine(arguments)
-        cleanup.callback(engine.engine_core.shutdown)
+        cleanup.callback(_stop, engine.engine_core)
         _watch(engine.engine_core)
         yield engine
+
+
+def _stop(core: Any) -> None:
+    """Ends vLLM's processes, and what it leaves open here: it never closes the context of its sockets."""
+    core.shutdown()
+    if hasattr(core, "output_queue_thread"):
+        core.output_queue_thread.join()  # it has sockets of that context, which end with it
+        core.ctx.destroy(linger=0)
 
 
 def _watch(core: Any) -> None:
