@@ -27,16 +27,12 @@ from builders.model_files import load_limits, load_tokenizer
 from schemas.sections import Sampling
 from stores.stage import Stage
 from tests import ppo_world
+from tests.benchmarks.vllm_engine import CONFIG
 from train.policy import Policy
 from train.rollouts import Rollouts
 from train.rollouts_vllm import VllmSampler, checkpoint_weights
 from train.session import start
 from train.tasks import load_tasks, probes, rollout_sampling
-
-_CONFIG = {
-    "model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
-}  # fmt: skip
 
 
 def main() -> None:
@@ -58,7 +54,7 @@ def _store(root: Path, arguments: Any) -> Stage:
     changes = {
         "engine": "vllm",
         "precision": arguments.precision,
-        "models.tiny.config": _CONFIG,
+        "models.tiny.config": CONFIG,
         "sampling.explore.max_new_tokens": arguments.new_tokens,
     }
     ppo_world.build(root, changes, count=arguments.rollouts)

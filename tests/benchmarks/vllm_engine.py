@@ -29,7 +29,7 @@ from builders.models import initialise
 from schemas import Chat
 from schemas.sections import Sampling
 
-_CONFIG = {
+CONFIG = {
     "model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
 }  # fmt: skip
@@ -145,7 +145,7 @@ def _requests(prompts: int, samples: int) -> list[Request]:
 
 
 def _random_model(directory: Path) -> Path:
-    initialise(_CONFIG, arithmetic_words.vocabulary(), 0, directory, "model")
+    initialise(CONFIG, arithmetic_words.vocabulary(), 0, directory, "model")
     write_record(directory, {"source": "config"})
     return directory
 
