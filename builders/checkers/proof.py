@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _ATTEMPTS = r"""
-import ctypes, os, socket, threading
+import ctypes, mmap, os, socket, threading
 
 def attempt(name, act):
     try:
@@ -49,7 +49,7 @@ def solution():
     found += attempt("make namespaces", lambda: system_call("unshare", 0x10000000))
     found += attempt("mount", lambda: system_call("mount", b"x", b"/", b"tmpfs", 0, None))
     found += attempt("trace a process", lambda: system_call("ptrace", 16, 1, 0, 0))
-    found += attempt("take memory", lambda: bytearray(1 << 30))
+    found += attempt("take memory", lambda: mmap.mmap(-1, 1 << 30))  # taken, not filled: that would take time
     found += ["read the environment"] if os.environ else []
     return ", ".join(found) or "nothing"
 """
