@@ -13,7 +13,15 @@ from builders.calibration import Score
 from builders.reporting.costs import measure_costs
 from builders.reporting.metrics import measure
 from builders.reporting.page import Contents, render
-from builders.reporting.plots import ITERATION_COLUMNS, LOGPROB_COLUMNS, Steps, csv_text, draw, iteration_rows
+from builders.reporting.plots import (
+    ITERATION_COLUMNS,
+    LOGPROB_COLUMNS,
+    ROLLOUT_COLUMNS,
+    Steps,
+    csv_text,
+    draw,
+    iteration_rows,
+)
 from builders.reporting.steps import calibrations
 from builders.reporting.views import open_views, report_rows
 from schemas.params import Params, table_runs
@@ -54,7 +62,7 @@ def run(stage: Stage) -> None:
 def training_steps(duck: Duck, params: Params) -> Steps:
     """The logged steps of the runs named in `report.training` (none named: of all), as far as they are built."""
     wanted = params.report.training or list(table_runs(params, "training"))
-    columns = ", ".join(LOGPROB_COLUMNS)
+    columns = ", ".join((*LOGPROB_COLUMNS, *ROLLOUT_COLUMNS))
     rows = duck.table(f"select run, {columns} from training order by run, step").to_pylist()
     steps: Steps = {name: [] for name in wanted}
     for row in rows:

@@ -59,7 +59,9 @@ class Report(Section):
 
     iterations: list[str] = Field(default=[], description="evaluated models in order of iteration, the first is M_0")
     comparisons: list[Comparison] = Field(default=[], description="pairs of models to compare")
-    training: list[str] = Field(default=[], description="training runs whose log-probs are plotted together")
+    training: list[str] = Field(
+        default=[], description="training runs whose log-probs, or rollouts, are plotted together"
+    )
     judging: list[Judging] = Field(default=[], description="trained models whose judging of pairs is measured")
     calibrations: list[Calibration] = Field(default=[], description="step labels to score against those of humans")
     audits: list[StepLabelsName] = Field(

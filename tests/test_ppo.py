@@ -261,6 +261,17 @@ def test_a_program_that_hangs_does_not_end_a_step(workspace):
     assert [(f.extracted, f.verdict, f.reward) for f in found] == list(PROGRAMS.values())
 
 
+def test_what_counts_as_options_is_what_counts_in_the_stage_rewards(workspace):
+    """The kind of the problem, not its list of choices: several may be right, and then it is of another kind."""
+    ppo_world.build(workspace)
+    config = Stage("ppo", "reft", workspace).config.model_copy(update={"partial": "code"})
+    task = Task("p", "q", (), "", "text", np.arange(3), "4", "number", ("a", "b"))
+    nothing = Completion("no idea", "stop", 1, 3, (5,), None)
+    with Rewarder(config, [task]) as rewarder:
+        drawn = [Drawn(task._replace(kind=kind), i, "s", nothing) for i, kind in enumerate(("choice", "latex"))]
+        assert [judged.reward for judged in rewarder.judge(drawn)] == [config.partial_reward, 0.0]
+
+
 @pytest.mark.parametrize(
     ("stops", "why"),
     [

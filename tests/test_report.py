@@ -12,6 +12,8 @@ import pytest
 
 from builders import report
 from builders.reporting.metrics import measure
+from builders.reporting.page import CAPTIONS
+from builders.reporting.plots import LOGPROB_COLUMNS, ROLLOUT_COLUMNS, draw
 from builders.reporting.views import open_views
 from schemas.params import load_params
 from stores.duck import Duck
@@ -291,3 +293,16 @@ def test_a_corrupt_table_is_one_line(built: dict[str, Any], capsys: pytest.Captu
     assert str(part) in error
     assert "\n" not in error
     assert not Path("data/report").exists()
+
+
+def test_rollouts_are_plotted_as_their_training_logged_them() -> None:
+    """One panel each for correct ones, KL and entropy; a run without rollouts is in none of them."""
+    others = dict.fromkeys(LOGPROB_COLUMNS[1:])
+    logged = [others | {"step": i, "correct": 0.1 * i, "kl": 0.5 * i, "entropy": 0.3 - 0.1 * i} for i in range(3)]
+    tuned = [others | dict.fromkeys(ROLLOUT_COLUMNS) | {"step": 0, "validation_accuracy": 0.5}]
+    plots = draw([], {"reft": logged, "tuned": tuned})
+    assert set(plots) == {"validation", "rollouts"}
+    assert all(label in plots["rollouts"] for label in (*ROLLOUT_COLUMNS.values(), "reft"))
+    assert "tuned" not in plots["rollouts"]
+    assert plots["rollouts"] == draw([], {"reft": logged})["rollouts"]
+    assert set(plots) <= set(CAPTIONS)

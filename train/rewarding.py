@@ -61,7 +61,7 @@ class Rewarder:
 
     def _judged(self, one: Drawn, extracted: str | None, verdict: Verdict) -> Judged:
         normalised = None if extracted is None else self.checkers[one.task.checker].normalise(extracted)
-        numbers, options = are_numbers(extracted, one.task.gold), one.task.choices is not None
+        numbers, options = are_numbers(extracted, one.task.gold), one.task.kind == "choice"
         worth = reward(verdict, numbers, options, self.config.partial, self.config.partial_reward)
         asked = verdict == "correct" and steps_mode(self.config, one.task) != "ignore"
         wrong = has_wrong_step(one.task.prefill, one.completion.text) if asked else None

@@ -36,6 +36,8 @@ class Task(NamedTuple):
     gold: str
     checker: str
     choices: tuple[str, ...] | None
+    kind: str = "number"
+    """The problem's answer kind."""
     demos: tuple[Demo, ...] = ()
     """Gold chains of this very prompt, where they are imitated."""
 
@@ -43,7 +45,16 @@ class Task(NamedTuple):
     def decided(self) -> list[Any]:
         """What decides the run of it, for a hash."""
         demos = [[part.tolist() for part in demo.tokens] for demo in self.demos]
-        return [self.prompt_id, self.prefill, self.ids.tolist(), self.gold, self.checker, self.choices, demos]
+        return [
+            self.prompt_id,
+            self.prefill,
+            self.ids.tolist(),
+            self.gold,
+            self.checker,
+            self.choices,
+            self.kind,
+            demos,
+        ]
 
 
 def rollout_sampling(stage: Stage) -> Sampling:
@@ -112,6 +123,7 @@ def _task(
         gold,
         checker_for(problem["answer_kind"], checker),
         choices and tuple(choices),
+        problem["answer_kind"],
         tuple(demos),
     )
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from builders.checkers import Checker, checker_for, extract, get_checker
+from builders.checkers import Checker, checker_for, extract_all, get_checker
 from builders.engines import COMPLETED, Engine, Request
 from builders.engines.hf import HfEngine
 from schemas import Chat
@@ -80,8 +80,8 @@ class Validator:
         for name in sorted({q.checker for q in self.questions}):
             with self.make_checker(name) as checker:
                 mine = [q for q in self.questions if q.checker == name]
-                found = [(extract(checker, q.request.prefill, texts[q.request.key], q.choices), q.gold) for q in mine]
-                pairs = [(answer, gold) for answer, gold in found if answer is not None]
+                found = extract_all(checker, [(q.request.prefill, texts[q.request.key], q.choices) for q in mine])
+                pairs = [(answer, q.gold) for answer, q in zip(found, mine, strict=True) if answer is not None]
                 yield sum(self._right(checker, pairs))
 
     def _right(self, checker: Checker, pairs: Sequence[tuple[str, str]]) -> list[bool]:

@@ -23,6 +23,8 @@ LOGPROB_COLUMNS = (
     "step", "epoch", "loss", "preference_loss", "nll_loss", "chosen_logprob", "rejected_logprob", "margin", "accuracy",
     "validation_accuracy",
 )  # fmt: skip
+ROLLOUT_COLUMNS = {"correct": "correct rollouts (%)", "kl": "KL of a rollout (nats)", "entropy": "entropy (nats)"}
+"""Column -> what it shows, of `ppo`."""
 
 Steps = dict[str, list[dict[str, Any]]]
 """Training run -> its logged steps, in order."""
@@ -66,6 +68,9 @@ def _draw(iterations: list[dict[str, Any]], steps: Steps) -> Iterator[tuple[str,
     scored = {run: rows for run, rows in steps.items() if _known(rows, "chosen_logprob")}
     if scored:
         yield "logprobs", _logprobs(scored)
+    drawn = {run: rows for run, rows in steps.items() if _known(rows, "correct")}
+    if drawn:
+        yield "rollouts", _rollouts(drawn)
 
 
 def _known(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
@@ -118,6 +123,19 @@ def _validation(steps: Steps) -> str:
     axes.set_ylabel("validation accuracy (%)")
     axes.legend(loc="best")
     return _svg(figure, "validation")
+
+
+def _rollouts(steps: Steps) -> str:
+    figure, panels = _figure(len(ROLLOUT_COLUMNS))
+    for axes, (column, label) in zip(panels, ROLLOUT_COLUMNS.items(), strict=True):
+        for number, (run, rows) in enumerate(steps.items()):
+            known, scale = _known(rows, column), 100 if column == "correct" else 1
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot([r["step"] for r in known], [scale * r[column] for r in known], color=colour, label=run)
+        axes.set_title(label)
+        axes.set_xlabel("step")
+    panels[0].legend(loc="best")
+    return _svg(figure, "rollouts")
 
 
 def _figure(n: int, sharey: bool = False) -> "tuple[Figure, list[Axes]]":
