@@ -182,6 +182,7 @@ def test_the_default_improves_over_seeds(tmp_path: Path) -> None:
         for name, points in gains.items():
             points.append(found["comparisons"][name]["points"])
             assert found["comparisons"][name]["ci95"][0] > 0
+        assert found["comparisons"]["reft_program-vs-reft_program_warmup"]["ci95"][0] > 0
         assert all(found["comparisons"][f"{name}-vs-w2s_weak"]["ci95"][0] > 0 for name in ("w2s_hybrid_1", "w2s_plus"))
         assert all(found["models"][name]["n"] == 2000 for name in evaluated)
     assert statistics.mean(gains["m2-vs-m0"]) >= 6

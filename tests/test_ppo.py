@@ -229,7 +229,7 @@ def test_right_answers_with_a_wrong_step_are_shown_or_have_no_reward(workspace):
     assert not has_wrong_step("", "Step 1: 2 + 2 = 4\nStep 2: so it is 4")
     config = Stage("ppo", "reft", workspace).config
     wrong = Judged("4", "4", "correct", 1.0, True)
-    task = Task("p", "q", (), "", "text", np.arange(3), "4", "number", None)
+    task = Task("p", "q", (), "", "text", np.arange(3), "4", "number", None, "number")
     one = Drawn(task, 0, "s", Completion("2 + 2 = 5", "stop", 1, 3, (5,), None))
     with Rewarder(config, []) as rewarder:
         assert rewarder.score(one, wrong) == 1.0
@@ -254,7 +254,7 @@ PROGRAMS = {
 
 def test_a_program_that_hangs_does_not_end_a_step(workspace):
     ppo_world.build(workspace)
-    task = Task("p", "q", (), "def solution():\n", "text", np.arange(3), "4", "program", None)
+    task = Task("p", "q", (), "def solution():\n", "text", np.arange(3), "4", "program", None, "number")
     drawn = [Drawn(task, i, "s", Completion(text, "stop", 1, 3, (5,), None)) for i, text in enumerate(PROGRAMS)]
     with Rewarder(Stage("ppo", "reft", workspace).config, [task]) as rewarder:
         found = rewarder.judge(drawn)
@@ -265,7 +265,7 @@ def test_what_counts_as_options_is_what_counts_in_the_stage_rewards(workspace):
     """The kind of the problem, not its list of choices: several may be right, and then it is of another kind."""
     ppo_world.build(workspace)
     config = Stage("ppo", "reft", workspace).config.model_copy(update={"partial": "code"})
-    task = Task("p", "q", (), "", "text", np.arange(3), "4", "number", ("a", "b"))
+    task = Task("p", "q", (), "", "text", np.arange(3), "4", "number", ("a", "b"), "choice")
     nothing = Completion("no idea", "stop", 1, 3, (5,), None)
     with Rewarder(config, [task]) as rewarder:
         drawn = [Drawn(task._replace(kind=kind), i, "s", nothing) for i, kind in enumerate(("choice", "latex"))]

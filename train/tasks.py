@@ -36,7 +36,7 @@ class Task(NamedTuple):
     gold: str
     checker: str
     choices: tuple[str, ...] | None
-    kind: str = "number"
+    kind: str
     """The problem's answer kind."""
     demos: tuple[Demo, ...] = ()
     """Gold chains of this very prompt, where they are imitated."""
