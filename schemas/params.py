@@ -157,6 +157,7 @@ def parse_params(text: str, name: str = "params.yaml", older: bool = False) -> P
         raise ValueError("\n".join(f"{name}: {_explain(e)}" for e in error.errors())) from None
     mistakes = [*_dangling(params), *_ambiguous(params), *t.mistakes(params)]
     mistakes += [*rl.mistakes(table_runs(params, "models"), _named(params, "models"))]
+    mistakes += rl.samplings(params)
     mistakes += r.mistakes(params, partial(table_runs, params))
     mistakes = mistakes or [*_circular(params), *x.mistakes(params)]
     if mistakes:

@@ -26,7 +26,7 @@ from schemas.slots import (
 )
 
 if TYPE_CHECKING:
-    from schemas.params import Reference
+    from schemas.params import Params, Reference
 
 
 class AdaptiveKl(Section):
@@ -44,6 +44,12 @@ class Stops(Section):
     constant_reward: Natural = Field(
         default=50, description="steps in a row whose rewards are all the same, so that nothing is learnt; 0: off"
     )
+
+
+_PPO_ONLY = {
+    "beta", "adaptive_kl", "gamma", "lam", "value_lam", "clip", "value_clip", "value_coefficient", "whiten",
+    "critic_warmup",
+}  # fmt: skip
 
 
 class PpoRun(TrainingRun):
@@ -95,6 +101,8 @@ class PpoRun(TrainingRun):
             raise ValueError("demos: gold chains are for `algorithm: online_st`, which needs them; else write `none`")
         if self.algorithm == "online_st" and self.value_model != NONE:
             raise ValueError("value_model: `online_st` has no value; write `none`")
+        if self.algorithm == "online_st" and (unused := sorted(_PPO_ONLY & self.model_fields_set)):
+            raise ValueError(f"{unused[0]}: `online_st` has neither KL penalty nor advantages; remove it")
         if self.mini_batch and self.mini_batch > self.optimizer.batch_size:
             raise ValueError("mini_batch: more than optimizer.batch_size, the rollouts of a step; lower it")
         if self.algorithm == "ppo" and self.lora and self.lora.dropout:
@@ -125,6 +133,18 @@ class ScoresRun(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     micro_tokens: Positive = 16384
     max_tokens: Positive = 1024
+
+
+def samplings(params: "Params") -> Iterator[str]:
+    """Sampling of rollouts from another distribution than the policy's own: then ratios would be wrong."""
+    for name, run in params.ppo.items():
+        sampling = params.sampling.get(run.sampling)
+        if sampling and (sampling.temperature != 1 or sampling.top_p != 1):
+            found = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}"
+            yield (
+                f"ppo.{name}.sampling: '{run.sampling}' has {found}, but what is learnt from must be drawn from the"
+                " policy itself; name an entry with temperature 1 and top_p 1"
+            )
 
 
 _LEARN = ("sft", "preference", "ppo")

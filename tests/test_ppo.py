@@ -333,6 +333,7 @@ def rejects(root: Path) -> list[dict[str, Any]]:
         ({"ppo.reft.sampling": "greedy"}, r"'greedy' has temperature 0"),
         ({"demos": "good"}, "gold chains are for `algorithm: online_st`, which needs them"),
         ({"algorithm": "online_st"}, "demos: gold chains"),
+        ({"algorithm": "online_st", "demos": "good", "clip": 0.1}, "clip: `online_st` has neither KL penalty nor"),
         ({"mini_batch": 5}, r"mini_batch: more than optimizer\.batch_size"),
         ({"lora": {"dropout": 0.1}}, r"lora\.dropout: ratios would be those of the dropout; set it to 0"),
         ({"steps_from": "reft", "optimizer": {"lr": 1e-3, "batch_size": 4}}, "cannot take its steps from itself"),

@@ -58,19 +58,8 @@ class Task(NamedTuple):
 
 
 def rollout_sampling(stage: Stage) -> Sampling:
-    """How the run samples, with log-probs kept.
-
-    Raises ValueError for sampling from another distribution than the policy's own: then ratios would be wrong.
-    """
-    name = stage.config.sampling
-    sampling = stage.params.sampling[name]
-    if sampling.temperature != 1 or sampling.top_p != 1:
-        found = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}"
-        raise ValueError(
-            f"{stage.section}.{stage.name}.sampling: '{name}' has {found}, but what is learnt from must be drawn from"
-            " the policy itself; name an entry with temperature 1 and top_p 1"
-        )
-    return sampling.model_copy(update={"logprobs": True})
+    """How the run samples, with log-probs kept. Params refuse sampling that is not from the policy itself."""
+    return stage.params.sampling[stage.config.sampling].model_copy(update={"logprobs": True})
 
 
 def load_tasks(stage: Stage, sampling: Sampling, tokenizer: PreTrainedTokenizerBase) -> list[Task]:
