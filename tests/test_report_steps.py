@@ -184,16 +184,17 @@ def test_a_vote_calls_no_answer_right_here(workspace: Path) -> None:
 
 PPO = {
     "model": "base", "prompts": "test", "problems": "test", "demos": "none", "value_model": "none", "engine": "hf",
-    "sampling": "explore", "steps_from": "none", "optimizer": {"lr": 1.0e-5, "batch_size": 1, "steps": 20},
+    "sampling": "rollout", "steps_from": "none", "optimizer": {"lr": 1.0e-5, "batch_size": 1, "steps": 20},
     "validation": {"prompts": "none", "problems": "none", "questions": "none", "labels": "none", "sampling": "greedy"},
 }  # fmt: skip
+ROLLOUT = {"rollout": {"temperature": 1.0, "max_new_tokens": 8}}
 
 
 def test_rollouts_are_shown_by_tenths_of_the_steps_that_drew_them(workspace: Path) -> None:
     """In the first half of 20 steps no right answer has a wrong step, in the second half all of them have."""
     build_world(workspace)
     rules = FOUND | RULE | {"samples": "rl", "rewards": "none"}
-    change(workspace, ppo={"rl": PPO}, step_labels={"guard": rules})
+    change(workspace, ppo={"rl": PPO}, sampling=ROLLOUT, step_labels={"guard": rules})
     drawn = [sample(problem, "dddddddd", 0, CHOSEN, 0.8) for problem in PROBLEMS[:20]]
     judged(workspace, "rl", [(s, "7", "wrong" if i == 19 else "correct") for i, s in enumerate(drawn)])
     known = {"score": 1.0, "n_tokens": 3, "logprob": -1.0, "reference_logprob": -1.0, "sampler_gap": None,
@@ -214,7 +215,7 @@ def test_rollouts_are_shown_by_tenths_of_the_steps_that_drew_them(workspace: Pat
 def test_what_training_logged_of_wrong_steps_is_shown_by_tenths(workspace: Path) -> None:
     """Steps without a share are left out, and runs without any are not there."""
     build_world(workspace)
-    change(workspace, ppo={"rl": PPO})
+    change(workspace, ppo={"rl": PPO}, sampling=ROLLOUT)
     shares = [None, None, *(i / 20 for i in range(2, 20))]
     empty = dict.fromkeys(TrainingStep.model_fields)
     logged = read_table(run_dir("training", "irpo", workspace), TrainingStep).to_pylist()[0]
