@@ -108,7 +108,10 @@ def test_engines_precision_and_sizes_are_a_cpus():
     params = small(raw)
     assert {run.engine for run in params.samples.values()} == {"hf"}
     assert {run.precision for run in params.samples.values()} == {"fp32"}
-    assert all((run.optimizer.steps or 0) <= 700 for run in (*params.sft.values(), *params.preference.values()))
+    steps = {name: run.optimizer.steps for name, run in (*params.sft.items(), *params.preference.items())}
+    made = [steps.pop(name) for name in raw["models"]]
+    assert made == [650, 660, 670, 680, 690], "350, 100 for each further way to ask, and 10 more for each further model"
+    assert set(steps.values()) == {4}
 
 
 def test_a_reward_model_is_trained_for_a_few_steps():

@@ -20,8 +20,8 @@ CAPTIONS = {
     "batch (preference; the last point: at most 128 evenly spaced training pairs) or of the watched pairs (sft). Plain "
     "DPO may let the chosen one fall; the NLL term keeps it up (Iterative RPO, figures 2 to 4).",
     "validation": "Greedy accuracy on the validation problems during training; the best checkpoint is kept.",
-    "rollouts": "What `ppo` drew at each step, before it learnt from it: correct ones, their summed KL from the model "
-    "that training started from (k1), and the mean entropy of a token.",
+    "rollouts": "What `ppo` drew at each logged step, before it learnt from it: correct ones, their summed KL from the "
+    "model that training started from (k1), and the mean entropy of a token.",
 }
 
 
