@@ -1,5 +1,6 @@
 """Neither sandbox lets a program out, and none that tries, hangs, dies or takes too much disturbs the others."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -173,25 +174,24 @@ def test_a_worker_killed_from_outside_hurts_one_program(kind: str) -> None:
     bad = ["while True:\n    pass", "x = [1]\nwhile True:\n    x = x + x", "import ctypes\nctypes.string_at(1)"]
     programs = [(bad[i % 3] if i % 40 == 7 else f"ans = {i} * 2", "ans") for i in range(200)]
     others = _descendants(os.getpid())  # whatever earlier tests left running, multiprocessing's own process for one
-    sandbox = open_sandbox(kind)
-    sandbox.run_all([("ans = 1", "ans")])
-    workers = _descendants(os.getpid()) - others
-    assert workers
+    with contextlib.closing(open_sandbox(kind)) as sandbox:
+        sandbox.run_all([("ans = 1", "ans")])
+        workers = _descendants(os.getpid()) - others
+        assert workers
 
-    def kill() -> None:
-        time.sleep(0.3)
-        os.kill(max(workers), signal.SIGKILL)
+        def kill() -> None:
+            time.sleep(0.3)
+            os.kill(max(workers), signal.SIGKILL)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    outcomes = sandbox.run_all(programs)
-    killer.join()
-    wrong = [i for i, outcome in enumerate(outcomes) if i % 40 != 7 and outcome.value != str(i * 2)]
-    assert len(wrong) <= 1
-    assert all(outcomes[i].undecided for i in wrong)
-    assert all(outcome.value is None for outcome in outcomes[7::40])
-    assert sandbox.run_all([("ans = 5", "ans")])[0].value == "5"
-    sandbox.close()
+        killer = threading.Thread(target=kill)
+        killer.start()
+        outcomes = sandbox.run_all(programs)
+        killer.join()
+        wrong = [i for i, outcome in enumerate(outcomes) if i % 40 != 7 and outcome.value != str(i * 2)]
+        assert len(wrong) <= 1
+        assert all(outcomes[i].undecided for i in wrong)
+        assert all(outcome.value is None for outcome in outcomes[7::40])
+        assert sandbox.run_all([("ans = 5", "ans")])[0].value == "5"
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
