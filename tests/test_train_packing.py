@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from train import packing
 from train.logprobs import sequence_logprobs
-from train.packing import Tokens
+from train.packing import Load, Tokens
 from train.policy import Policy, packable
 
 V = 61
@@ -242,3 +242,24 @@ def test_padded_and_packed_batches_score_the_same_tokens():
 )
 def test_micro_batches_respect_the_budget(lengths, budget, padded, expected):
     assert packing.micro_batches(lengths, budget, padded) == expected
+
+
+def test_a_load_says_what_rows_are_for_and_what_they_compute():
+    sequences = [Tokens(*(np.zeros(n, np.int32) for n in sizes)) for sizes in ((3, 4), (3, 1), (5, 5))]
+    packed, padded = packing.pack(sequences).load, packing.pad(sequences).load
+    assert (packed, padded) == (Load(21, 21, 21), Load(21, 21, 30))
+    assert (packed.padding, padded.padding, padded.sharing) == (0, pytest.approx(0.3), 1)
+    assert Load(20, 10, 10).plus(padded) == Load(41, 31, 40)
+    assert Load(20, 10, 10).sharing == 2
+    assert (Load().sharing, Load().padding) == (None, None)
+
+
+def test_only_batches_with_gradients_count_as_trained_on():
+    sequences = tokens(1, *LENGTHS)
+    policy = policy_of(tiny("llama"), sequences)
+    with torch.no_grad():
+        policy.logprobs(sequences)
+    assert policy.trained == Load()
+    policy.logprobs(sequences[:3])
+    policy.frozen().logprobs(sequences)
+    assert policy.trained == Load(*[sum(s.length for s in sequences[:3])] * 3)

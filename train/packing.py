@@ -38,6 +38,34 @@ class Tokens(NamedTuple):
         return len(self.prompt) + len(self.completion)
 
 
+class Load(NamedTuple):
+    """Tokens of some forwards. What they stand for is `useful`, what the rows hold `distinct`, what runs `computed`.
+
+    Every way to lay sequences out says these of its `Batch`; speed, utilisation and the ratios below are of them alone.
+    """
+
+    useful: int = 0
+    """Of all sequences, each with a prompt of its own."""
+    distinct: int = 0
+    """The same where what sequences share is counted once; without sharing they are equal."""
+    computed: int = 0
+    """Places of the rows, padding included."""
+
+    def plus(self, other: "Load") -> "Load":
+        """The load of both."""
+        return Load(*(a + b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def sharing(self) -> float | None:
+        """Useful tokens per distinct one: 1 where nothing is shared; None of nothing."""
+        return self.useful / self.distinct if self.distinct else None
+
+    @property
+    def padding(self) -> float | None:
+        """Share of the computed places that hold no token; None of nothing."""
+        return 1 - self.distinct / self.computed if self.computed else None
+
+
 @dataclass(frozen=True)
 class Block:
     """Sequences that lie side by side in the row and attend together, as (n, L) slots."""
@@ -72,6 +100,8 @@ class Batch:
     n_sequences: int
     last: Tensor
     """(n,) flat place of each sequence's last token, in the order given."""
+    load: Load
+    """What its forward computes, and what for."""
 
 
 def pack(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
@@ -96,7 +126,7 @@ def pack(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Bat
         "layout": _layout(lengths, device),
     }
     last = _tensor((np.cumsum(lengths) - 1)[np.argsort(order)], device)
-    return Batch(inputs, scored, targets, owners, len(sequences), last)
+    return Batch(inputs, scored, targets, owners, len(sequences), last, Load(len(ids), len(ids), len(ids)))
 
 
 def pad(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
@@ -113,7 +143,8 @@ def pad(sequences: Sequence[Tokens], device: torch.device | str = "cpu") -> Batc
     inputs = {"input_ids": _tensor(ids, device), "attention_mask": _tensor(mask, device)}
     scored, targets, owners = (_tensor(x, device) for x in (places - 1, ids.ravel()[places], places // width))
     last = _tensor(np.arange(len(sequences)) * width + lengths - 1, device)
-    return Batch(inputs, scored, targets, owners, len(sequences), last)
+    tokens = int(lengths.sum())
+    return Batch(inputs, scored, targets, owners, len(sequences), last, Load(tokens, tokens, mask.size))
 
 
 def micro_batches(lengths: Sequence[Sequence[int]], budget: int, padded: bool = False) -> list[list[int]]:

@@ -24,7 +24,7 @@ from builders.model_files import TRAINED_ADAPTER, device, load_model, load_token
 from schemas.sections_training import Lora
 from train import packing
 from train.logprobs import hidden_states, sequence_logprobs, token_logprobs
-from train.packing import Batch, Tokens
+from train.packing import Batch, Load, Tokens
 
 ScoringPath = Literal["packed", "padded"]
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
@@ -63,6 +63,8 @@ class Policy:
         self._peft = self._add_adapters(lora) if lora else None
         self.beside: nn.Module = nn.ModuleDict()
         """What is trained with the model and not saved with it, such as a value head."""
+        self.trained = Load()
+        """Of all batches with gradients so far."""
         torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
         self._ready()
 
@@ -78,8 +80,11 @@ class Policy:
             return sequence_logprobs(self.model, self.batch(sequences))
 
     def batch(self, sequences: Sequence[Tokens]) -> Batch:
-        """Sequences as the inputs of one forward."""
-        return (packing.pack if self.path == "packed" else packing.pad)(sequences, self.device)
+        """Sequences as the inputs of one forward, which counts as `trained` on where gradients are taken."""
+        batch = (packing.pack if self.path == "packed" else packing.pad)(sequences, self.device)
+        if torch.is_grad_enabled():
+            self.trained = self.trained.plus(batch.load)
+        return batch
 
     def micro_batches(self, examples: Sequence[Sequence[Tokens]], budget: int) -> list[list[int]]:
         """Numbers of the examples of each forward of at most `budget` tokens; an example's sequences stay together."""
