@@ -55,8 +55,9 @@ def history(ledger: Ledger, contexts: Sequence[str]) -> History | None:
 def similar(ledger: Ledger, context: str | None, fingerprint: str | None, sampling: Mapping[str, Any]) -> list[Basis]:
     """Contexts to judge by, the nearest first: this setting, this model in others, another model in this one."""
     found: list[Basis] = [("this setting", [context])] if context else []
+    drawn = "json_extract(setting, '$.sampling') is not null"  # log-probs of given texts cost something else
     queries = (
-        ("this model", "model_fingerprint = ?", fingerprint),
+        ("this model", f"model_fingerprint = ? and {drawn}", fingerprint),
         ("another model", "json_extract(setting, '$.sampling') = json(?)", json.dumps(sampling, sort_keys=True)),
     )
     for label, where, value in queries:

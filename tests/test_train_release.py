@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 
 import train.preference
 import train.reference
-import train.reference_source
+import train.reference_ledger
 import train.sft
 from builders.model_files import read_record
 from schemas import Demo, Prompt, ReferenceLogprob, Sample
@@ -55,12 +55,19 @@ def forget_tables(root: Path) -> None:
             shutil.rmtree(path)
 
 
+def forget_log_probs(root: Path) -> None:
+    """Empties the ledger."""
+    for path in (root.parent / "ledger").glob("ledger.sqlite*"):
+        path.unlink()
+
+
 def assert_equal_training(root: Path, release: Path, *places: str) -> None:
     """Trains from tables, then from their release where there are no tables, and compares every bit."""
     run(root, *places)
     key = places[-1].split(".")[1]
     losses, trained, fingerprint = outputs(root, key)
     forget_tables(root)
+    forget_log_probs(root)
     from_release(root, places[-1], release)
     found = outputs(root, key)
     assert found[0] == losses
@@ -139,30 +146,10 @@ def test_a_run_that_starts_again_computes_no_reference_again(workspace, capsys, 
     line = "preference dpo: data/reference_logprobs/run=sums is not there: computes the log-probs of 20 completions"
     assert line in capsys.readouterr().err
     first = outputs(workspace, "dpo")
-    monkeypatch.setattr(train.reference_source, "score", None)
+    monkeypatch.setattr(train.reference_ledger, "compute", None)
     from_release(workspace, "preference.dpo", release)
     assert "computes" not in capsys.readouterr().err
     assert outputs(workspace, "dpo")[0] == first[0]
-    (kept,) = (workspace.parent / "ledger/reference").iterdir()
-    kept.write_bytes(kept.read_bytes()[:20])
-    with pytest.raises(ValueError, match=rf"{kept.name}: damaged \(.*\); remove it to compute it again"):
-        from_release(workspace, "preference.dpo", release)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"reference.sums.micro_tokens": 40},
-        pytest.param({"reference.sums.precision": "bf16", "preference.dpo.precision": "bf16"}, marks=pytest.mark.slow),
-    ],
-)
-def test_what_decides_reference_log_probs_decides_whether_kept_ones_are_used(workspace, change):
-    world.build(workspace)
-    release = export(workspace, {"pairs": ["sums"]})
-    from_release(workspace, "preference.dpo", release)
-    world.set_params(workspace, change)
-    from_release(workspace, "preference.dpo", release)
-    assert len(list((workspace.parent / "ledger/reference").iterdir())) == 2
 
 
 def test_a_reference_table_is_used_if_it_is_of_the_texts_of_the_release(workspace, capsys):
@@ -173,13 +160,13 @@ def test_a_reference_table_is_used_if_it_is_of_the_texts_of_the_release(workspac
     run(workspace, "reference.sums")
     assert rows(workspace, "reference_logprobs", "sums") == computed
     from_release(workspace, "preference.dpo", release)
-    assert not (workspace.parent / "ledger/reference").exists()
+    assert "completions" not in capsys.readouterr().err
     longer = [ReferenceLogprob(**row | {"n_tokens": row["n_tokens"] + 1}) for row in computed]
     for table in (longer, [ReferenceLogprob(**row) for row in computed[:-1]]):
         world.write(workspace, "sums", table)
+        forget_log_probs(workspace)
         from_release(workspace, "preference.dpo", release)
         assert "run=sums is of other texts: computes the log-probs of 20 completions" in capsys.readouterr().err
-        shutil.rmtree(workspace.parent / "ledger/reference")
 
 
 def test_a_reference_of_another_model_is_computed_under_it(workspace, capsys):
@@ -191,6 +178,7 @@ def test_a_reference_of_another_model_is_computed_under_it(workspace, capsys):
     expected, computed = outputs(workspace, "dpo")[0], rows(workspace, "reference_logprobs", "sums")
     other = [ReferenceLogprob(**row | {"n_tokens": row["n_tokens"] + 1, "logprob": -1.0}) for row in computed]
     world.write(workspace, "sums", other)
+    forget_log_probs(workspace)
     from_release(workspace, "preference.dpo", release)
     assert outputs(workspace, "dpo")[0] == expected
     said = "run=sums is of other texts: computes the log-probs of 20 completions under 'tiny' first"

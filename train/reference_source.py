@@ -1,35 +1,26 @@
 """Reference log-probs of a run's pairs: the rows of the table, or for a release computed when it is trained on.
 
-What is computed is kept beside the ledger (`<ledger>/reference/<key>.safetensors`, one number per span, in order), so
-that a run which starts again, or another on the same pairs, does not compute it again.
+What is computed is kept in the ledger (`train.reference_ledger`), so that a run which starts again, or another on the
+same pairs, does not compute it again.
 """
 
-import os
 import sys
-from importlib.metadata import version
-from pathlib import Path
+from contextlib import closing
 
 import pyarrow as pa
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from builders.model_files import device, fingerprint
-from schemas.ids import digest
 from schemas.sections_training import ReferenceRun
 from schemas.slots import NONE
-from stores.paths import ledger_dir, run_dir
+from stores.paths import run_dir
 from stores.stage import Stage
-from train.checkpoints import write_tensors
-from train.code import code_hash
-from train.data import Pair, Reader, hash_tokens, load_pairs
+from train.data import Pair, Reader, load_pairs
 from train.packing import Tokens
-from train.reference import score, spans
+from train.reference import spans
+from train.reference_ledger import ReferenceLedger
 from train.texts import Source, Span
 
 References = dict[Span, float]
 _TABLE = "reference_logprobs"
-_CODE = ("train/reference.py", "train/policy.py", "train/packing.py", "train/logprobs.py", "builders/model_files.py")
 
 
 def references_of(stage: Stage, pairs: list[Pair], release: Source | None) -> References:
@@ -62,9 +53,9 @@ def read_references(stage: Stage, pairs: list[Pair]) -> References:
 
 
 def find_references(stage: Stage, source: Source, pairs: list[Pair]) -> References:
-    """The same for pairs of a release: from the table if it is there and of these texts; else kept ones, or computed.
+    """The same for pairs of a release: from the table if it is there and of these texts; else from the ledger.
 
-    What is computed equals what `train.reference` would write.
+    What that lacks is computed first, and equals what `train.reference` would write.
     """
     _say_which_model(stage)
     place, run = f"{stage.section} {stage.name}", stage.config.reference
@@ -79,13 +70,14 @@ def find_references(stage: Stage, source: Source, pairs: list[Pair]) -> Referenc
         if _is_of(found, scored):
             return {span: logprob for span, (logprob, _) in found.items()}
         why = "is of other texts"
-    kept = ledger_dir() / "reference" / f"{_key(own, scored)}.safetensors"
-    if not kept.exists():
-        count = f"the log-probs of {len(scored):,} completions under '{config.model}'"
-        print(f"{place}: {table.relative_to(stage.root)} {why}: computes {count} first", file=sys.stderr)
-        own.cost = stage.cost
-        _keep(own, scored, kept)
-    return dict(zip(scored, _load(kept), strict=True))
+    own.cost = stage.cost
+    with closing(ReferenceLedger(own)) as ledger:
+        if (kept := ledger.find(scored)) is None:
+            known = f"{table.relative_to(stage.root)} {why}"
+            count = f"the log-probs of {len(scored):,} completions"
+            print(f"{place}: {known}: computes {count} under '{config.model}' first", file=sys.stderr)
+            kept = ledger.complete(scored)
+    return kept.logprobs
 
 
 def _is_of(found: dict[Span, tuple[float, int]], scored: dict[Span, Tokens]) -> bool:
@@ -97,29 +89,6 @@ def _numbers(table: pa.Table) -> dict[Span, tuple[float, int]]:
     """Log-prob and number of tokens of each span of some reference rows."""
     rows = table.select([*Span._fields, "logprob", "n_tokens"]).to_pylist()
     return {Span(*key): (logprob, count) for *key, logprob, count in map(dict.values, rows)}
-
-
-def _key(stage: Stage, scored: dict[Span, Tokens]) -> str:
-    """Hash of everything that decides the log-probs of some spans."""
-    config: ReferenceRun = stage.config
-    settings = [fingerprint(stage.dir("models", config.model)), config.precision, config.micro_tokens, device()]
-    libraries = [version("torch"), version("transformers")]
-    return digest([settings, libraries, code_hash(_CODE), list(scored), hash_tokens(scored.values())])
-
-
-def _keep(stage: Stage, scored: dict[Span, Tokens], path: Path) -> None:
-    found = _numbers(score(stage, scored))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"aside-{os.getpid()}.safetensors")
-    write_tensors({"logprobs": torch.tensor([found[span][0] for span in scored], dtype=torch.float64)}, aside)
-    aside.replace(path)
-
-
-def _load(path: Path) -> list[float]:
-    try:
-        return load_file(path)["logprobs"].tolist()
-    except (OSError, SafetensorError, KeyError) as error:
-        raise ValueError(f"{path}: damaged ({' '.join(str(error).split())}); remove it to compute it again") from None
 
 
 def _say_which_model(stage: Stage) -> None:
