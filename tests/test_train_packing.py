@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from train import packing
+from train import attention, packing
 from train.logprobs import sequence_logprobs
 from train.packing import Load, Tokens
 from train.policy import Policy, packable
@@ -111,13 +111,13 @@ def test_the_window_and_the_caps_matter_in_these_tests():
 
 def test_the_fused_kernel_is_asked_for_a_mask_or_grouped_heads_but_not_both(monkeypatch):
     """With both, torch falls back to a kernel that holds all scores."""
-    kernel, asked = packing.scaled_dot_product_attention, set()
+    kernel, asked = attention.scaled_dot_product_attention, set()
 
-    def watched(q, k, v, *, attn_mask, enable_gqa, **settings):
+    def watched(q, k, v, *, attn_mask=None, enable_gqa=False, **settings):
         asked.add((attn_mask is not None, enable_gqa))
         return kernel(q, k, v, attn_mask=attn_mask, enable_gqa=enable_gqa, **settings)
 
-    monkeypatch.setattr(packing, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", watched)
     sequences = tokens(1, *LENGTHS)
     policy_of(tiny("mistral", sliding_window=16), sequences).logprobs(sequences)
     assert asked == {(True, False), (False, True)}
@@ -224,7 +224,7 @@ def test_padded_and_packed_batches_score_the_same_tokens():
     model, sequences = tiny("llama"), tokens(1, *LENGTHS)
     with torch.no_grad():
         padded = sequence_logprobs(model, packing.pad(sequences))
-        model.set_attn_implementation(packing.NAME)
+        model.set_attn_implementation(attention.NAME)
         packed = sequence_logprobs(model, packing.pack(sequences))
     torch.testing.assert_close(packed, padded, rtol=1e-6, atol=1e-6)
 
@@ -241,7 +241,9 @@ def test_padded_and_packed_batches_score_the_same_tokens():
     ],
 )
 def test_micro_batches_respect_the_budget(lengths, budget, padded, expected):
-    assert packing.micro_batches(lengths, budget, padded) == expected
+    draw = iter(range(10_000))
+    examples = [[Tokens(*(np.array([next(draw)] * m) for m in (1, n - 1))) for n in some] for some in lengths]
+    assert packing.micro_batches(examples, budget, padded) == expected
 
 
 def test_a_load_says_what_rows_are_for_and_what_they_compute():

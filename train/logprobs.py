@@ -3,7 +3,7 @@
 The language-model head is applied in float32, in chunks that are recomputed in the backward pass: logits of whole
 sequences never exist.
 
-Legend: S scored positions, d hidden size, V vocabulary, n sequences.
+Legend: S scored tokens of all sequences, U those that differ, d hidden size, V vocabulary, n sequences.
 """
 
 from functools import partial
@@ -26,15 +26,18 @@ def sequence_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
 
     Sums are float64 (float32 where the device has no float64), so that they hardly depend on a batch's order.
     """
-    tokens = token_logprobs(model, hidden_states(model, batch), batch.targets)
+    tokens = batch.spread(token_logprobs(model, hidden_states(model, batch), batch.targets))
     wide = torch.float32 if tokens.device.type == "mps" else torch.float64
     return tokens.new_zeros(batch.n_sequences, dtype=wide).index_add(0, batch.owners, tokens.to(wide))
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Last hidden states at the scored positions: (S, d)."""
+    """Last hidden states at the scored positions: (U, d).
+
+    Indexing adds their gradients in a fixed order on every device, where `index_select` would not on CUDA.
+    """
     out = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
-    return out.flatten(0, 1).index_select(0, batch.scored)
+    return out.flatten(0, 1)[batch.scored]
 
 
 def token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from builders.model_files import TRAINED_ADAPTER, device, load_model, load_tokenizer, plain_attention
 from schemas.sections_training import Lora
-from train import packing
+from train import attention, packing
 from train.logprobs import hidden_states, sequence_logprobs, token_logprobs
 from train.packing import Batch, Load, Tokens
 
@@ -30,14 +30,16 @@ ScoringPath = Literal["packed", "padded"]
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
 TOLERANCE = 1e-3
 """Nats per token, in float32, by which two ways to score may differ."""
+_HALF_TOLERANCE = 0.1
+"""Nats, a mean over tokens, by which two kernels may differ in bfloat16. (A wrong mask is off by more.)"""
 
 
 class Policy:
     """A causal language model that scores completions, with gradients.
 
-    `probe`: the sequences of the data (or some, the longest and the shortest among them), on which the packed code path
-    is compared with the model's plain forward. Where they differ, or the architecture carries state along a row,
-    sequences are scored as padded rows instead; one line says so.
+    `probe`: the sequences of the data (or some, the longest and the shortest among them). Two pairs of them, which
+    share their prefixes, are scored by the packed code path and by the model's plain forward. Where they differ, or the
+    architecture carries state along a row, sequences are scored as padded rows instead; one line says so.
 
     Raises ValueError for a model whose logits this code does not reproduce.
     """
@@ -58,6 +60,7 @@ class Policy:
         self._checkpointing = gradient_checkpointing
         torch.set_float32_matmul_precision("highest")
         self.path: ScoringPath = self._choose_path(probe)
+        self._varlen = self._kernel_agrees(probe)
         if model.can_generate():
             model.generation_config = _storable(model.generation_config)
         self._peft = self._add_adapters(lora) if lora else None
@@ -81,15 +84,17 @@ class Policy:
 
     def batch(self, sequences: Sequence[Tokens]) -> Batch:
         """Sequences as the inputs of one forward, which counts as `trained` on where gradients are taken."""
-        batch = (packing.pack if self.path == "packed" else packing.pad)(sequences, self.device)
+        if self.path == "padded":
+            batch = packing.pad(sequences, self.device)
+        else:
+            batch = packing.pack(sequences, self.device, self._varlen)
         if torch.is_grad_enabled():
             self.trained = self.trained.plus(batch.load)
         return batch
 
     def micro_batches(self, examples: Sequence[Sequence[Tokens]], budget: int) -> list[list[int]]:
         """Numbers of the examples of each forward of at most `budget` tokens; an example's sequences stay together."""
-        lengths = [[s.length for s in example] for example in examples]
-        return packing.micro_batches(lengths, budget, padded=self.path == "padded")
+        return packing.micro_batches(examples, budget, padded=self.path == "padded")
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name -> parameter that is trained: all weights, or the adapters'; and those `beside` the model."""
@@ -161,7 +166,7 @@ class Policy:
 
     def _scores(self, batch: Batch) -> Tensor:
         """What a batch is scored for, which must not depend on how its sequences are laid out: per token here."""
-        return token_logprobs(self.model, hidden_states(self.model, batch), batch.targets)
+        return batch.spread(token_logprobs(self.model, hidden_states(self.model, batch), batch.targets))
 
     def _check_head(self, probe: Tokens) -> None:
         """Raises ValueError unless scores are the model's own."""
@@ -170,30 +175,55 @@ class Policy:
     def _choose_path(self, probe: Sequence[Tokens]) -> ScoringPath:
         longest, shortest = max(probe, key=lambda s: s.length), min(probe, key=lambda s: s.length)
         self._check_head(shortest)
-        if not packable(self.model):
-            reason = "its layers carry state along a row, or take no attention function"
-        elif (gap := self._packing_error([longest, shortest])) > TOLERANCE:
-            reason = f"packed log-probs differ from plain ones by {gap:.1g} nats per token"
-        else:
+        pairs = [s for one in (longest, shortest) for s in (one, packing.partner(one, probe))]
+        reason = self._why_not_packed(pairs)
+        if reason is None:
             return "packed"
         print(f"{self.model.config.model_type}: scoring padded rows instead of packed ones: {reason}", file=sys.stderr)
         return "padded"
 
+    def _why_not_packed(self, probe: list[Tokens]) -> str | None:
+        if not packable(self.model):
+            return "its layers carry state along a row, or take no attention function"
+        try:
+            gap = self._packing_error(probe)
+        except attention.LayoutLost as error:
+            return str(error)
+        finally:
+            self.model.set_attn_implementation(self._plain)
+        return None if gap <= TOLERANCE else f"packed log-probs differ from plain ones by {gap:.1g} nats per token"
+
     @torch.no_grad()
     def _packing_error(self, probe: list[Tokens]) -> float:
-        """Largest difference between packed and plain scores, in nats. `probe` is longest first."""
+        """Largest difference between packed and plain scores, in nats."""
         expected = torch.cat([self._scores(packing.pad([s], self.device)) for s in probe])
-        self.model.set_attn_implementation(packing.NAME)
+        self.model.set_attn_implementation(attention.NAME)
         found = self._scores(packing.pack(probe, self.device))
-        self.model.set_attn_implementation(self._plain)
         return float((found - expected).abs().max())
+
+    @torch.no_grad()
+    def _kernel_agrees(self, probe: Sequence[Tokens]) -> bool:
+        """Whether CUDA's variable-length kernel is asked for, and scores as the other one does but for rounding."""
+        if self.path == "padded" or self.device.type != "cuda" or self.precision != "bf16":
+            return False
+        longest = max(probe, key=lambda s: s.length)
+        pair = longest, packing.partner(longest, probe)
+        self.model.set_attn_implementation(attention.NAME)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            found, expected = (self._scores(packing.pack(pair, self.device, varlen)) for varlen in (True, False))
+        self.model.set_attn_implementation(self._plain)
+        gap = float((found - expected).abs().mean())
+        if not gap <= _HALF_TOLERANCE:
+            reason = f"the kernel for sequences of any length is off by {gap:.1g} nats per token"
+            print(f"{self.model.config.model_type}: attends block by block: {reason}", file=sys.stderr)
+        return gap <= _HALF_TOLERANCE
 
     def _add_adapters(self, lora: Lora) -> Any:
         return add_adapters(self.model, lora, "CAUSAL_LM")
 
     def _ready(self) -> None:
         if self.path == "packed":
-            self.model.set_attn_implementation(packing.NAME)
+            self.model.set_attn_implementation(attention.NAME)
         for dropout in self._dropouts():
             dropout.train()
         if self._checkpointing:

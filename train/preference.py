@@ -1,8 +1,8 @@
 """A model trained on preference pairs: DPO, DPO with the NLL of the chosen side (Iterative RPO), ORPO, IPO, KTO.
 
 `train.losses` states each with its paper. Deliberately absent: a reference model in memory (its log-probs are rows of
-`train.reference`), padding (sequences are packed), length-normalised DPO, label smoothing, a trainer framework, and
-timings in the table. Prompts are not shared between the two sides yet.
+`train.reference`), padding (sequences are packed, and what they begin with in common is computed once),
+length-normalised DPO, label smoothing, a trainer framework, and timings in the table.
 
 KTO's reference point is estimated before every step from the whole batch: each pair brings its prompt with the
 completions of one other pair, fixed by the order of the run. (The paper shuffles completions within each batch; then

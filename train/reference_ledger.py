@@ -28,7 +28,10 @@ from train.packing import Tokens
 from train.policy import Policy, ScoringPath
 from train.texts import Span
 
-CODE = ("train/policy.py", "train/packing.py", "train/logprobs.py", "builders/model_files.py")
+CODE = (
+    "train/policy.py", "train/packing.py", "train/layout.py", "train/attention.py", "train/logprobs.py",
+    "builders/model_files.py",
+)  # fmt: skip
 """What decides a number besides its model and its tokens; a test holds it against what the policy imports."""
 _COMMIT_EVERY_S = 1.0
 """What a kill may cost. A commit waits for the disk, and forwards of small models do not take longer than that."""

@@ -40,9 +40,9 @@ class Value(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def of(self, hidden: Tensor, sequences: Sequence[Tokens], alone: bool = False) -> Tensor:
-        """The value before each token: (S,), in the order of the policy's batch of these `sequences`.
+        """The value before each different token: (U,), in the order of the policy's batch of these `sequences`.
 
-        `hidden` (S, d) are the policy's states; `alone`: nothing but the head learns from them.
+        `hidden` (U, d) are the policy's states; `alone`: nothing but the head learns from them.
         """
         if self._trunk is not None:
             hidden = hidden_states(self._trunk.model, self._trunk.batch(sequences))
@@ -82,6 +82,8 @@ def score(
         else:
             scored, entropy = token_logprobs(policy.model, hidden, batch.targets), None
         values = None if value is None else value.of(hidden, sequences, value_alone)
+    scored, values, entropy = (None if x is None else batch.spread(x) for x in (scored, values, entropy))
+    assert scored is not None
     return Scored(scored, values, entropy, batch.owners, _places(batch.owners, batch.n_sequences))
 
 
