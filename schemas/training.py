@@ -10,7 +10,8 @@ from schemas.base import Int32, Row
 
 
 class TrainingStep(Row):
-    """One row per logged training step. No timings: those depend on the machine and live beside the ledger.
+    """One row per logged training step. No timings: those depend on the machine and live beside the ledger, from where
+    the view `training_speed` gives them by run and step.
 
     A step of `ppo` is one batch of rollouts, with all updates on it. What it says of rollouts is of the policy that
     drew them, before these updates; losses and shares of clipped tokens are means over the updates.
@@ -21,7 +22,7 @@ class TrainingStep(Row):
     """
 
     table: ClassVar = "training"
-    version: ClassVar = 2
+    version: ClassVar = 3
     key: ClassVar = ("step",)
 
     step: Annotated[Int32, at.Ge(0)] = Field(
@@ -67,3 +68,11 @@ class TrainingStep(Row):
     n_undecided: Annotated[int | None, pa.int32()] = Field(
         default=None, description="rollouts without a verdict, which train nothing"
     )
+    n_useful_tokens: int | None = Field(
+        default=None, description="tokens trained on, each sequence with a prompt of its own (ppo: over all updates)"
+    )
+    n_computed_tokens: int | None = Field(
+        default=None, description="places of their rows: what is shared once, and padding"
+    )
+    sharing: float | None = Field(default=None, description="useful tokens per token that is in the rows")
+    padding: float | None = Field(default=None, description="share of the computed places that hold no token")

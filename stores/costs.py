@@ -72,6 +72,6 @@ def price(ledger: Ledger, setting: str) -> float | None:
 
 
 def sql_types(row: type[NamedTuple]) -> dict[str, str]:
-    """Column -> its SQL type, of one of the rows above."""
+    """Column -> its SQL type, of a row of costs or speeds."""
     names: dict[object, str] = {str: "varchar", int: "bigint", float: "double", float | None: "double"}
     return {name: names[kind] for name, kind in row.__annotations__.items()}

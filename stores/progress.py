@@ -14,6 +14,8 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str, done: int = 0):
         self.title, self.total, self.unit, self.done, self.skipped = title, total, unit, done, done
         self.started = self.shown = time.monotonic()
+        self.note = ""
+        """What else is worth saying now."""
 
     def advance(self, count: int = 1) -> None:
         self.done += count
@@ -26,6 +28,7 @@ class Progress:
         rate = (self.done - self.skipped) / max(now - self.started, 1e-9)
         left = (self.total - self.done) / rate if rate else 0.0
         text = f"{self.title}: {self.done:,}/{self.total:,} {self.unit}, {rate:,.1f}/s, {_clock(left)} left"
+        text += f"; {self.note}" if self.note else ""
         print(text, file=sys.stderr, flush=True)
 
 
@@ -43,7 +46,7 @@ class _RichProgress(Progress):
     def advance(self, count: int = 1) -> None:
         self.done += count
         rate = (self.done - self.skipped) / max(time.monotonic() - self.started, 1e-9)
-        self.bar.update(self.task, completed=self.done, rate=f"{rate:,.1f} {self.unit}/s")
+        self.bar.update(self.task, completed=self.done, rate=f"{rate:,.1f} {self.unit}/s  {self.note}")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from stores.duck import Duck, literal, select_parts, sql_file
 from stores.parquet import open_part
 from stores.paths import rejects_dir, run_dir
 from stores.sources import run_sources
+from stores.speeds import StepSpeed, training_speeds
 
 if TYPE_CHECKING:
     from pyarrow import dataset as pads
@@ -31,6 +32,7 @@ DERIVED = {
     "run_sources": "One row per run behind a run: ids of `input_table` in `run` of `table` are found in `input_run`.",
     "run_costs": (ExecutionCost.__doc__ or "").strip(),
     "ledger_costs": (SettingCost.__doc__ or "").strip(),
+    "training_speed": (StepSpeed.__doc__ or "").partition("\n")[0],
 } | dict.fromkeys(JOINED, "")
 """View that is no table -> its grain (of `sql/`: the file's first line)."""
 
@@ -195,6 +197,9 @@ class Views:
                 return sql_types(ExecutionCost), execution_costs(self.root)
             case "ledger_costs":
                 return sql_types(SettingCost), setting_costs()
+            case "training_speed":
+                runs = [files.run for files in self.files if files.table == "training"]
+                return sql_types(StepSpeed), training_speeds(self.root, runs)
         kinds = {"table": "varchar", "run": "varchar", "section": "varchar", "rows": "bigint", "bytes": "bigint"}
         return kinds, [(f.table, f.run, f.section, f.rows(), f.bytes()) for f in self.files if f.built]
 

@@ -110,7 +110,7 @@ GOLDEN = {
     "demos": "c49abc240cba7f5f",
     "pairs": "35e984721a039fad",
     "reference_logprobs": "3d1fdba6bcb81ba9",
-    "training": "b0e90f63b9359785",
+    "training": "0ded3c9e5a5a3901",
     "findings": "f596604f46efbd0c",
     "text_statistics": "e6f28f7f38287ca5",
     "rejects": "7ff3ef921111e610",

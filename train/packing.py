@@ -49,6 +49,10 @@ class Load(NamedTuple):
         """The load of both."""
         return Load(*(a + b for a, b in zip(self, other, strict=True)))
 
+    def minus(self, other: "Load") -> "Load":
+        """What came since the other."""
+        return Load(*(a - b for a, b in zip(self, other, strict=True)))
+
     @property
     def sharing(self) -> float | None:
         """Useful tokens per distinct one: 1 where nothing is shared; None of nothing."""

@@ -18,9 +18,11 @@ from stores.progress import progress
 from stores.stage import Stage
 from train.checkpoints import Checkpoints, TrainingState
 from train.code import code_hash
+from train.meter import Meter
 from train.optimizer import Schedule, adamw, update
 from train.packing import Tokens
 from train.policy import Policy
+from train.trackers import wanted
 from train.validation import Validator, load_validator
 
 _NAMED = 3  # examples that an error names
@@ -53,6 +55,7 @@ class Session:
         self.checkpoints = Checkpoints(self.fingerprint, policy, self.optimizer)
         self.state = TrainingState()
         self._before: dict[str, Any] = {}
+        self.meter = Meter(stage, policy, self.fingerprint)
 
     def _fingerprint(self, data_hash: str) -> str:
         """Hash of everything that decides the run's outputs; what only says when it stops does not."""
@@ -75,23 +78,27 @@ class Session:
         title, every = f"{self.stage.section} {self.stage.name}", self.config.checkpoint_every
         with self.checkpoints.exclusive():
             self.state = state = self.checkpoints.resume()
-            with progress(title, self.schedule.steps, "steps", state.step) as bar:
-                while state.step < self.schedule.steps:
-                    began = time.perf_counter()
-                    self._before = self._measure(state.step, watch)
-                    yield state.step
-                    state.step += 1
-                    state.device_s += time.perf_counter() - began
-                    if state.step % every == 0 or state.step == self.schedule.steps:
-                        self.checkpoints.save(state)
-                    bar.advance()
-            self._finish(watch_end or watch)
+            with self.meter.running(state.step):
+                with progress(title, self.schedule.steps, "steps", state.step) as bar:
+                    while state.step < self.schedule.steps:
+                        began = time.perf_counter()
+                        self._before = self._measure(state.step, watch)
+                        self.meter.start()
+                        yield state.step
+                        state.step += 1
+                        state.device_s += time.perf_counter() - began
+                        if state.step % every == 0 or state.step == self.schedule.steps:
+                            self.checkpoints.save(state)
+                        bar.note = self.meter.note
+                        bar.advance()
+                self._finish(watch_end or watch)
 
     def _finish(self, watch: Watch) -> None:
         """Measures the last weights and puts back the best ones."""
         began = time.perf_counter()
         if last := self._measure(self.schedule.steps, watch):
             self._add_row(self.schedule.steps, last | {"n_sequences": 0, "n_tokens": 0})
+            self.meter.trackers.log(self.schedule.steps, self.state.rows[-1])
         self.state.device_s += time.perf_counter() - began
         if self.state.best_step is not None:
             self.checkpoints.load_best(self.state.best_step)
@@ -126,9 +133,11 @@ class Session:
         self.checkpoints.save(self.state)
 
     def log(self, step: int, columns: dict[str, Any]) -> None:
-        """Keeps a step's columns of the training table, if the step is one that is logged."""
+        """A step's end. Keeps its columns of the training table, if the step is one that is logged."""
+        load = self.meter.stop(len(self.schedule.visits(step)))
         if self._is_logged(step):
-            self._add_row(step, columns | self._before)
+            self._add_row(step, columns | self.meter.columns(load) | self._before)
+            self.meter.report(step, self.state.rows[-1])
 
     def _add_row(self, step: int, columns: dict[str, Any]) -> None:
         nothing: dict[str, Any] = dict.fromkeys(TrainingStep.model_fields)
@@ -216,6 +225,7 @@ def selected_step(rows: Iterable[Mapping[str, Any]]) -> int | None:
 def prepare(stage: Stage) -> Validator | None:
     """The run's validator. Raises ValueError for what a run lacks beside its data, before anything takes long."""
     timed_optimizer(stage)
+    wanted()
     return load_validator(stage)
 
 
