@@ -136,7 +136,15 @@ class TrainingRun(LearningRun):
         return self
 
 
-class SftRun(TrainingRun):
+class DividedRun(TrainingRun):
+    """What the stages share that several processes can train together."""
+
+    cpu_offload: bool = Field(
+        default=False, description="under torchrun: weights, gradients and optimizer in the CPU's memory"
+    )
+
+
+class SftRun(DividedRun):
     """Supervised fine-tuning on demos."""
 
     writes: ClassVar = ("models", "training")
@@ -164,7 +172,7 @@ class ReferenceRun(Section):
     max_tokens: Positive = 1024
 
 
-class PreferenceRun(TrainingRun):
+class PreferenceRun(DividedRun):
     """Preference optimisation on pairs."""
 
     writes: ClassVar = ("models", "training")

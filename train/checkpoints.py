@@ -4,6 +4,10 @@ The fingerprint covers everything that decides the run, so a checkpoint is only 
 it. Each checkpoint is a directory `step-<n>` (trained weights, optimizer state and random state as safetensors, the
 rest as JSON; nothing is pickled) that is written aside and renamed; only the last is kept, and beside it the weights of
 the best validation so far. A killed run continues from it with the same bits (on the CPU, at the same thread count).
+
+Of several processes each writes and reads its part (`train.sharding`), into one directory that all see. As many as
+wrote it continue with the same bits; any other number, one included, continues from the same weights and optimizer,
+with sums in another order and other dropout.
 """
 
 import contextlib
@@ -19,10 +23,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, zeros_like
 
 from stores.paths import ledger_dir
-from train.policy import Policy, disk_errors
+from train import parallel, sharding
+from train.policy import Policy
+from train.saving import LAST_IS_INTACT, disk_errors
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -52,10 +58,17 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Holds the directory. The operating system releases it when the holder ends, however it ends.
+        """Holds the directory; of several processes the first one does, for all. The operating system releases it when
+        the holder ends, however it ends.
 
         Raises ValueError if another process trains this very run.
         """
+        with self._locked() if parallel.leads() else contextlib.nullcontext():
+            parallel.wait()
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "lock").open("w") as file:
             try:
@@ -71,18 +84,21 @@ class Checkpoints:
 
         Raises ValueError for a damaged checkpoint.
         """
-        found = sorted(self.directory.glob("step-*"))
-        if not found:
+        last = parallel.agreed(max(self.directory.glob("step-*"), default=None))
+        if last is None:
             return TrainingState()
         try:
-            state = TrainingState(**json.loads((found[-1] / "state.json").read_text(encoding="utf-8")))
-            self.policy.load_weights(load_file(found[-1] / "weights.safetensors"))
-            self._load_optimizer(load_file(found[-1] / "optimizer.safetensors"))
-            self._load_random(load_file(found[-1] / "random.safetensors"))
+            state = TrainingState(**json.loads((last / "state.json").read_text(encoding="utf-8")))
+            if self._is_whole(last):
+                self.policy.load_weights(load_file(last / "weights.safetensors"))
+                self._load_optimizer(load_file(last / "optimizer.safetensors"))
+                self._load_random(load_file(last / "random.safetensors"))
+            else:
+                self._load_divided(last)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             remedy = f"remove {self.directory} to train from the start"
-            raise ValueError(f"{found[-1]}: damaged checkpoint ({reason}); {remedy}") from None
+            raise ValueError(f"{last}: damaged checkpoint ({reason}); {remedy}") from None
         return state
 
     def save(self, state: TrainingState) -> None:
@@ -90,38 +106,62 @@ class Checkpoints:
 
         Raises OSError if the disk is full; the checkpoint before is intact.
         """
-        aside = self.directory / f"aside-{os.getpid()}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        write_tensors(self._weights(), aside / "weights.safetensors")
-        write_tensors(self._optimizer_state(), aside / "optimizer.safetensors")
-        write_tensors(self._random_state(), aside / "random.safetensors")
-        (aside / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-        for path in (aside / "state.json", aside):
-            _sync(path)
         final = self.directory / f"step-{state.step:08d}"
-        shutil.rmtree(final, ignore_errors=True)
-        aside.replace(final)
-        _sync(self.directory)  # a checkpoint survives a power failure before what it replaces is removed
-        self._remove_others({final, self._best_path(state.best_step or 0), self.journal, self.directory / "lock"})
+        with self._written(final) as aside:
+            if parallel.active():
+                sharding.save(self._weights() | self._optimizer_state() | self._numbered_random_state(), aside)
+            else:
+                write_tensors(self._weights(), aside / "weights.safetensors")
+                write_tensors(self._optimizer_state(), aside / "optimizer.safetensors")
+                write_tensors(self._random_state(), aside / "random.safetensors")
+            if parallel.leads():
+                (aside / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+        if parallel.leads():
+            self._remove_others({final, self._best_path(state.best_step or 0), self.journal, self.directory / "lock"})
+
+    @contextlib.contextmanager
+    def _written(self, final: Path) -> Iterator[Path]:
+        """An empty directory that all processes fill, and the first one then moves to its place, durably."""
+        aside = self.directory / "aside"
+        if parallel.leads():
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+        parallel.wait()
+        yield aside
+        parallel.wait()
+        if parallel.leads():
+            for path in (*aside.iterdir(), aside):
+                _sync(path)
+            shutil.rmtree(final, ignore_errors=True)
+            aside.replace(final)
+            _sync(self.directory)  # what is there survives a power failure before what it replaces is removed
 
     def save_best(self, step: int) -> None:
         """Keeps the present weights as the best so far."""
-        aside = self.directory / f"aside-{os.getpid()}.safetensors"
-        write_tensors(self._weights(), aside)
-        aside.replace(self._best_path(step))
-        _sync(self.directory)
+        with self._written(self._best_path(step)) as aside:
+            if parallel.active():
+                sharding.save(self._weights(), aside)
+            else:
+                write_tensors(self._weights(), aside / "weights.safetensors")
 
     def load_best(self, step: int) -> None:
         """Puts back the weights that `save_best` kept."""
-        self.policy.load_weights(load_file(self._best_path(step)))
+        path = self._best_path(step)
+        if self._is_whole(path):
+            self.policy.load_weights(load_file(path / "weights.safetensors"))
+        else:
+            sharding.load(self._weights(), path)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Whether one process reads what one process wrote."""
+        return not parallel.active() and (path / "weights.safetensors").exists()
 
     def remove(self) -> None:
         """Removes all of it, when the run's outputs are in place."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _best_path(self, step: int) -> Path:
-        return self.directory / f"best-{step:08d}.safetensors"
+        return self.directory / f"best-{step:08d}"
 
     def _remove_others(self, kept: set[Path]) -> None:
         for path in set(self.directory.iterdir()) - kept:
@@ -142,6 +182,21 @@ class Checkpoints:
             if f"{name}:step" in tensors:  # a parameter without gradients has no state
                 self.optimizer.state[p] = {key: tensors[f"{name}:{key}"].to(p.device) for key in _MOMENTS}
 
+    def _load_divided(self, path: Path) -> None:
+        """A checkpoint of any number of processes, by any number."""
+        saved = sharding.names(path)
+        for p in (p for name, p in self.policy.trainable().items() if f"{name}:step" in saved):
+            step = torch.zeros((), device=p.device)
+            self.optimizer.state[p] = {"step": step, "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
+        random, processes = self._numbered_random_state(), sum(name.endswith(":cpu") for name in saved)
+        same = processes == parallel.count() and saved.issuperset(random)
+        sharding.load(self._weights() | self._optimizer_state() | (random if same else {}), path)
+        if same:
+            self._load_random({name.partition(":")[2]: state for name, state in random.items()})
+
+    def _numbered_random_state(self) -> dict[str, Tensor]:
+        return {f"random-{parallel.rank()}:{name}": state for name, state in self._random_state().items()}
+
     def _random_state(self) -> dict[str, Tensor]:
         state = {"cpu": torch.get_rng_state()}
         return state | (
@@ -156,7 +211,7 @@ class Checkpoints:
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Has tensors on the disk. Raises OSError where it is full."""
-    with disk_errors(path, "free space or point PAIRWRIGHT_LEDGER elsewhere (the last checkpoint is intact)"):
+    with disk_errors(path, LAST_IS_INTACT):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     _sync(path)
 

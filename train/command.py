@@ -1,9 +1,11 @@
 """The command line of the training stages: a run of params, on the tables of the workspace or on a release."""
 
+import sys
 from collections.abc import Callable, Sequence
 
 from stores.stage import Stage, errors_as_exits, execute
 from stores.stage_parser import stage_parser
+from train import parallel
 from train.release import Release
 from train.tables import Tables
 from train.texts import Source
@@ -12,7 +14,9 @@ Build = Callable[[Stage, Release | None], None]
 
 
 def train_stage(section: str, build: Build, argv: Sequence[str] | None = None) -> None:
-    """The `main` of a training stage, like `stores.stage.run_stage`, with `--data` beside the run."""
+    """The `main` of a training stage, like `stores.stage.run_stage`, with `--data` beside the run, in as many processes
+    as the environment says (`train.parallel`).
+    """
     parser = stage_parser(section, has_buckets=False, estimates=False, more=" [--data DIR [--data-run R]]")
     parser.add_argument(
         "--data",
@@ -26,11 +30,15 @@ def train_stage(section: str, build: Build, argv: Sequence[str] | None = None) -
         help="the run of the release to train from (default: the one that params.yaml names, or the only one)",
     )
     arguments = parser.parse_args(argv)
+    parallel.relaunch(f"train.{section}", sys.argv[1:] if argv is None else argv)
     if arguments.data_run and not arguments.data:
         parser.error("--data-run: give --data, the release that has it")
-    with errors_as_exits(section, arguments.run):
+    with errors_as_exits(section, arguments.run), parallel.group():
         release = Release.open(arguments.data, arguments.data_run) if arguments.data else None
-        execute(section, arguments.run, lambda stage: build(stage, release))
+        if parallel.leads():
+            execute(section, arguments.run, lambda stage: build(stage, release))
+        else:
+            build(Stage(section, arguments.run), release)
 
 
 def source_of(stage: Stage, table: str, run: str, release: Release | None) -> Source:

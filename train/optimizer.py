@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.sections_training import Optimizer
+from train.sharding import whole
 
 
 class Schedule:
@@ -76,7 +77,7 @@ def adamw(model: nn.Module, config: Optimizer) -> torch.optim.AdamW:
 
 def update(optimizer: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter], lr: float, clip: float) -> Tensor:
     """One step with clipped gradients, which are then dropped. Returns their norm before clipping."""
-    norm = nn.utils.clip_grad_norm_(list(parameters.values()), clip)
+    norm = whole(nn.utils.clip_grad_norm_(list(parameters.values()), clip))
     if bool(torch.isfinite(norm)):  # the caller reports the others
         for group in optimizer.param_groups:
             group["lr"] = lr

@@ -4,27 +4,28 @@ Precision: weights, gradients and optimizer state are float32. `bf16` means auto
 bfloat16, the head in float32 (TF32 products on CUDA). Saved weights stay float32, since rounding them to bfloat16 would
 undo updates as small as those of a learning rate of 1e-7.
 Dropout is off (the model stays in evaluation mode), except the adapters' own where `lora.dropout` asks for it.
+
+Where several processes train (`train.parallel`), the model is divided among them (`train.sharding`).
 """
 
 import contextlib
 import copy
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from builders.model_files import TRAINED_ADAPTER, device, load_model, load_tokenizer, plain_attention
+from builders.model_files import TRAINED_ADAPTER, load_model, load_tokenizer, plain_attention
 from schemas.sections_training import Lora
-from train import attention, packing
+from train import attention, packing, parallel, sharding
 from train.logprobs import hidden_states, sequence_logprobs, token_logprobs
 from train.packing import Batch, Load, Tokens
+from train.saving import RUN_AGAIN, disk_errors, save_adapters
 
 ScoringPath = Literal["packed", "padded"]
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
@@ -32,6 +33,10 @@ TOLERANCE = 1e-3
 """Nats per token, in float32, by which two ways to score may differ."""
 _HALF_TOLERANCE = 0.1
 """Nats, a mean over tokens, by which two kernels may differ in bfloat16. (A wrong mask is off by more.)"""
+_ROUGH_TOLERANCE = 0.25
+"""Nats per token, by which two ways to score may differ where layers are at hand in bfloat16 only."""
+
+T = TypeVar("T")
 
 
 class Policy:
@@ -52,18 +57,24 @@ class Policy:
         precision: Literal["fp32", "bf16"] = "fp32",
         lora: Lora | None = None,
         gradient_checkpointing: bool = False,
+        offload: bool = False,
     ):
-        self.model, self.tokenizer, self.precision = model.eval(), tokenizer, precision
-        self.device = next(model.parameters()).device
+        self.model, self.tokenizer, self.precision, self.lora = model, tokenizer, precision, lora
+        self.device = parallel.device() if parallel.active() else next(model.parameters()).device
         self._plain = plain_attention(model)
         model.set_attn_implementation(self._plain)
         self._checkpointing = gradient_checkpointing
-        torch.set_float32_matmul_precision("highest")
-        self.path: ScoringPath = self._choose_path(probe)
-        self._varlen = self._kernel_agrees(probe)
         if model.can_generate():
             model.generation_config = _storable(model.generation_config)
         self._peft = self._add_adapters(lora) if lora else None
+        model.eval()
+        self._directory = Path()
+        self._root = sharding.shard(model, precision == "bf16", offload) if parallel.active() else None
+        self._tolerance = _ROUGH_TOLERANCE if self._root and precision == "bf16" else TOLERANCE
+        torch.set_float32_matmul_precision("highest")
+        with torch.no_grad(), self._autocast(self._root is not None):
+            self.path: ScoringPath = parallel.agreed(self.within(lambda: self._choose_path(probe)))
+            self._varlen = parallel.agreed(self.within(lambda: self._kernel_agrees(probe)))
         self.beside: nn.Module = nn.ModuleDict()
         """What is trained with the model and not saved with it, such as a value head."""
         self.trained = Load()
@@ -74,13 +85,25 @@ class Policy:
     @classmethod
     def load(cls, directory: Path, probe: Sequence[Tokens], **settings: Any) -> Self:
         """A model directory on the device; settings as in the class."""
-        model = load_model(directory).to(torch.device(device()))  # pyrefly: ignore
-        return cls(model, load_tokenizer(directory), probe, **settings)
+        model = load_model(directory)
+        if not parallel.active():
+            model.to(parallel.device())  # pyrefly: ignore
+        policy = cls(model, load_tokenizer(directory), probe, **settings)
+        policy._directory = directory
+        return policy
 
     def logprobs(self, sequences: Sequence[Tokens]) -> Tensor:
         """Summed log-prob of each completion, in nats: (n,)."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return sequence_logprobs(self.model, self.batch(sequences))
+        batch = self.batch(sequences)
+        with self._autocast():
+            return self.within(lambda: sequence_logprobs(self.model, batch))
+
+    def within(self, work: Callable[[], T]) -> T:
+        """What some work with the model's parts returns. They are whole, and gradients are divided again afterwards."""
+        return work() if self._root is None else sharding.within(self._root, work)
+
+    def _autocast(self, wanted: bool = True) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted and self.precision == "bf16")
 
     def batch(self, sequences: Sequence[Tokens]) -> Batch:
         """Sequences as the inputs of one forward, which counts as `trained` on where gradients are taken."""
@@ -92,9 +115,29 @@ class Policy:
             self.trained = self.trained.plus(batch.load)
         return batch
 
-    def micro_batches(self, examples: Sequence[Sequence[Tokens]], budget: int) -> list[list[int]]:
-        """Numbers of the examples of each forward of at most `budget` tokens; an example's sequences stay together."""
-        return packing.micro_batches(examples, budget, padded=self.path == "padded")
+    def micro_batches(self, examples: Sequence[Sequence[Tokens]], budget: int) -> Iterable[list[int]]:
+        """Numbers of the examples of each forward of at most `budget` tokens; an example's sequences stay together.
+
+        Of several processes each gets a part, in as many forwards as the others, since they compute in step: what is
+        done with one, its backward included, is done before the next one is asked for.
+        """
+        return (numbers for numbers in self.rounds(examples, budget) if numbers)
+
+    def rounds(self, examples: Sequence[Sequence[Tokens]], budget: int) -> Iterator[list[int]]:
+        """`micro_batches`, as many for every process: empty where a process computes along and learns nothing."""
+        groups = packing.micro_batches(examples, budget, padded=self.path == "padded")
+        for numbers in parallel.share(groups, [sum(s.length for s in example) for example in examples]):
+            if not numbers:
+                self._compute_along(min((s for example in examples for s in example), key=lambda s: s.length))
+            yield numbers
+
+    def _compute_along(self, sequence: Tokens) -> None:
+        """Takes part in a forward, and in its backward where gradients are taken, without a share in the result."""
+        trained = self.trained
+        nothing = self.logprobs([sequence]).sum() * 0
+        if nothing.requires_grad:
+            nothing.backward()
+        self.trained = trained
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name -> parameter that is trained: all weights, or the adapters'; and those `beside` the model."""
@@ -129,13 +172,14 @@ class Policy:
 
     @contextlib.contextmanager
     def generating(self) -> Iterator[PreTrainedModel]:
-        """The model as an engine expects it. What generation changes (configuration, random state) is put back."""
+        """The whole model, as an engine expects it. What generation changes (settings, random state) is put back."""
         configuration = self.model.generation_config
         devices = [self.device] if self.device.type == "cuda" else []
         self.model.eval().set_attn_implementation(self._plain)
         with (
             torch.random.fork_rng(devices),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+            self._autocast(),
+            sharding.gathered(self._root) if self._root else contextlib.nullcontext(),
         ):
             yield self.model
         self.model.generation_config = configuration
@@ -158,11 +202,27 @@ class Policy:
         """
         self.model.eval().set_attn_implementation(self._plain)
         if self._peft:
-            _save_adapters(self._peft, directory / TRAINED_ADAPTER)
+            save_adapters(self._peft, directory / TRAINED_ADAPTER)
         model = self._peft.merge_and_unload() if self._peft else self.model
-        with disk_errors(directory, "free space and run it again (it continues from its checkpoint)"):
+        with disk_errors(directory, RUN_AGAIN):
             model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
+
+    def undivided(self) -> Self | None:
+        """This policy, to be saved: where it is divided, with all weights in the first process's CPU memory, and None
+        in the other processes.
+        """
+        if self._root is None:
+            return self
+        weights = sharding.collect(self.trainable())
+        if not parallel.leads():
+            return None
+        plain = copy.copy(self)
+        plain._root, plain.model = None, load_model(self._directory)
+        plain.model.generation_config = self.model.generation_config
+        plain._peft = plain._add_adapters(self.lora) if self.lora else None
+        plain.load_weights(weights)
+        return plain
 
     def _scores(self, batch: Batch) -> Tensor:
         """What a batch is scored for, which must not depend on how its sequences are laid out: per token here."""
@@ -170,7 +230,7 @@ class Policy:
 
     def _check_head(self, probe: Tokens) -> None:
         """Raises ValueError unless scores are the model's own."""
-        _check_head(self.model, probe)
+        _check_head(self.model, probe, self.device, self._tolerance)
 
     def _choose_path(self, probe: Sequence[Tokens]) -> ScoringPath:
         longest, shortest = max(probe, key=lambda s: s.length), min(probe, key=lambda s: s.length)
@@ -191,7 +251,9 @@ class Policy:
             return str(error)
         finally:
             self.model.set_attn_implementation(self._plain)
-        return None if gap <= TOLERANCE else f"packed log-probs differ from plain ones by {gap:.1g} nats per token"
+        return (
+            None if gap <= self._tolerance else f"packed log-probs differ from plain ones by {gap:.1g} nats per token"
+        )
 
     @torch.no_grad()
     def _packing_error(self, probe: list[Tokens]) -> float:
@@ -233,15 +295,6 @@ class Policy:
         return [module for name, module in self.model.named_modules() if name.endswith("lora_dropout")]
 
 
-@contextlib.contextmanager
-def disk_errors(place: Path, remedy: str) -> Iterator[None]:
-    """Turns what safetensors raises where the disk is full into an OSError of one line."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise OSError(f"{place}: {' '.join(str(error).split())}; {remedy}") from None
-
-
 def _storable(config: GenerationConfig) -> GenerationConfig:
     """A model's generation configuration as transformers agrees to save it, which is stricter than loading.
 
@@ -271,12 +324,12 @@ def packable(model: PreTrainedModel) -> bool:
 
 
 @torch.no_grad()
-def _check_head(model: PreTrainedModel, probe: Tokens) -> None:
-    batch = packing.pad([probe], next(model.parameters()).device)
+def _check_head(model: PreTrainedModel, probe: Tokens, device: torch.device, tolerance: float) -> None:
+    batch = packing.pad([probe], device)
     expected = torch.log_softmax(model(**batch.inputs, use_cache=False).logits[0].float(), -1)
     found = token_logprobs(model, hidden_states(model, batch), batch.targets)
     gap = float((found - expected[batch.scored, batch.targets]).abs().max())
-    if not gap <= TOLERANCE:
+    if not gap <= tolerance:
         kind = model.config.model_type
         raise ValueError(
             f"model type '{kind}': log-probs computed from its hidden states differ from its own by {gap:.1g} nats per"
@@ -298,19 +351,6 @@ def add_adapters(model: PreTrainedModel, lora: Lora, task: str, whole: Sequence[
         modules_to_save=list(whole) or None,
     )
     return get_peft_model(model, config)
-
-
-def _save_adapters(model: Any, directory: Path) -> None:
-    """As peft does, but the same on every machine and in every run; the base is named when they are published."""
-    model.peft_config["default"].base_model_name_or_path = None
-    with disk_errors(directory, "free space and run it again (it continues from its checkpoint)"):
-        model.save_pretrained(directory)
-    (directory / "README.md").unlink(missing_ok=True)
-    path = directory / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()  # a set, whose order changes
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _checkpoint_layers(model: PreTrainedModel) -> None:

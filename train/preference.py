@@ -21,7 +21,7 @@ from torch import Tensor
 from schemas.ids import digest
 from schemas.sections_training import PreferenceRun
 from stores.stage import Stage
-from train import losses
+from train import losses, parallel
 from train.command import source_of, train_stage
 from train.data import Pair, Reader, hash_tokens, load_pairs
 from train.policy import Policy
@@ -50,10 +50,11 @@ def train(session: Session, pairs: list[Pair], references: References) -> None:
             for name, values in columns.items():
                 parts[name].append(values.detach())
             names += [pair.name for pair in micro]
+        columns, names = parallel.together(parts, names)
         sequences = [s for pair in batch for s in pair.sequences]
-        taken = session.update(step, torch.cat(parts["loss"]), names, sum(s.length for s in sequences))
+        taken = session.update(step, columns["loss"], names, sum(s.length for s in sequences))
         counts = {"n_sequences": len(sequences), "n_tokens": sum(len(s.completion) for s in sequences)}
-        means = {name: float(torch.cat(pieces).mean()) for name, pieces in parts.items()}
+        means = {name: float(values.mean()) for name, values in columns.items()}
         session.log(step, means | taken | counts)
 
 
@@ -64,7 +65,7 @@ def watch(policy: Policy, pairs: list[Pair], references: References, config: Pre
         columns = pair_losses(policy, [pairs[i] for i in numbers], references, config)
         for name in ("chosen_logprob", "rejected_logprob", "margin", "accuracy"):
             parts[name].append(columns[name])
-    return {name: float(torch.cat(pieces).mean()) for name, pieces in parts.items()}
+    return {name: float(values.mean()) for name, values in parallel.together(parts)[0].items()}
 
 
 def reference_point(policy: Policy, batch: list[Pair], references: References, config: PreferenceRun) -> Tensor | float:
@@ -78,7 +79,7 @@ def reference_point(policy: Policy, batch: list[Pair], references: References, c
             spans, tokens = zip(*(mismatched[i] for i in numbers), strict=True)
             logprobs = policy.logprobs(tokens)
             moved.append(logprobs - _reference(references, spans, logprobs))
-    return losses.reference_point(torch.cat(moved))
+    return losses.reference_point(parallel.together({"moved": moved})[0]["moved"])
 
 
 def pair_losses(

@@ -16,6 +16,7 @@ from schemas import ReferenceLogprob
 from schemas.sections_training import ReferenceRun
 from stores.parquet import rows_to_table
 from stores.stage import Stage
+from train import parallel
 from train.command import source_of, train_stage
 from train.data import Pair, Reader, load_pairs
 from train.packing import Tokens
@@ -49,7 +50,9 @@ def run(stage: Stage, release: Release | None = None) -> None:
     config: ReferenceRun = stage.config
     source = source_of(stage, "pairs", config.pairs, release)
     scored = spans(load_pairs(source, Reader.of(stage), mismatched=config.mismatched))
-    stage.write(ReferenceLogprob, [table(scored, score(stage, scored))])
+    found = table(scored, score(stage, scored))
+    if parallel.leads():
+        stage.write(ReferenceLogprob, [found])
 
 
 if __name__ == "__main__":

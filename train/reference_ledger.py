@@ -4,13 +4,15 @@ An entry's key is of all that decides its number: the model's fingerprint (weigh
 precision, kind of device, versions of torch and transformers, the code that scores and the way it lays sequences out;
 and the ids of the tokens, which the tokenizer, the prompt's template and the ending decide. So runs whose pairs overlap
 share what they have in common, whatever their tables say. Not in it: `max_tokens`, which refuses sequences and cuts
-none, and `micro_tokens`, by which the last bits differ alone (less than 1e-5 of a number).
+none, and `micro_tokens` and the number of processes, by which the last bits differ alone (less than 1e-5 of a number).
 """
 
 import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cached_property
 from importlib.metadata import version
 from typing import NamedTuple, get_args
 
@@ -22,6 +24,7 @@ from schemas.sections_training import ReferenceRun
 from stores.ledger import Completion, Ledger
 from stores.progress import progress
 from stores.stage import Stage
+from train import parallel
 from train.code import code_hash
 from train.data import hash_tokens
 from train.packing import Tokens
@@ -30,7 +33,7 @@ from train.texts import Span
 
 CODE = (
     "train/policy.py", "train/packing.py", "train/layout.py", "train/attention.py", "train/logprobs.py",
-    "builders/model_files.py",
+    "train/parallel.py", "train/sharding.py", "train/saving.py", "builders/model_files.py",
 )  # fmt: skip
 """What decides a number besides its model and its tokens; a test holds it against what the policy imports."""
 _COMMIT_EVERY_S = 1.0
@@ -49,15 +52,22 @@ class Scored(NamedTuple):
 
 
 class ReferenceLedger:
-    """The log-probs of a `reference` run's model. Costs of what is computed are the stage's."""
+    """The log-probs of a `reference` run's model. Costs of what is computed are the stage's.
+
+    Several processes compute together; the first one has the ledger.
+    """
 
     def __init__(self, stage: Stage):
-        self.stage, self.ledger = stage, Ledger()
+        self.stage = stage
         self.config: ReferenceRun = stage.config
         self.directory = stage.dir("models", self.config.model)
         self.model = fingerprint(self.directory)
         self.device = torch.device(device()).type
         self.libraries = [version("torch"), version("transformers")]
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger()
 
     def find(self, scored: Mapping[Span, Tokens]) -> Scored | None:
         """The log-probs of all spans, without loading the model; None if the ledger lacks one."""
@@ -75,7 +85,7 @@ class ReferenceLedger:
         """
         policy = Policy.load(self.directory, list(scored.values()), precision=self.config.precision)
         hashes, context = _hashes(scored), self._context(policy.path)
-        with self.ledger.exclusive(context):
+        with self.ledger.exclusive(context) if parallel.leads() else nullcontext():
             kept = self._kept(policy.path, hashes.values())
             missing = {asked: span for span, asked in hashes.items() if asked not in kept}
             if missing:
@@ -83,7 +93,8 @@ class ReferenceLedger:
         return self._of(policy.path, hashes, self._kept(policy.path, hashes.values()))
 
     def close(self) -> None:
-        self.ledger.close()
+        if "ledger" in vars(self):
+            self.ledger.close()
 
     def _compute(self, policy: Policy, scored: Mapping[Span, Tokens], missing: Mapping[str, Span], n_kept: int) -> None:
         """Commits the log-probs of what is missing: hash of tokens -> one of the spans that have them."""
@@ -92,7 +103,8 @@ class ReferenceLedger:
             place = f"{self.stage.section} {self.stage.name}"
             print(f"{place}: {n_kept:,} of {total:,} log-probs are in the ledger", file=sys.stderr)
         setting = {"scored": {"precision": self.config.precision, "path": policy.path, "device": self.device}}
-        self.ledger.begin(context, self.config.model, self.model, setting)
+        if parallel.leads():
+            self.ledger.begin(context, self.config.model, self.model, setting)
         sequences = {asked: scored[span] for asked, span in missing.items()}
         began, pending = time.perf_counter(), list[Entry]()
         with progress("reference log-probs", total, "completions", n_kept) as bar:
@@ -110,7 +122,7 @@ class ReferenceLedger:
 
     def _append(self, context: str, entries: Sequence[Entry], began: float) -> float:
         now = time.perf_counter()
-        if entries:
+        if entries and parallel.leads():
             self.ledger.append(context, self.config.model, entries, now - began, now - began)
         self.stage.cost.device_s += now - began
         self.stage.cost.tokens += sum(entry.n_tokens + entry.n_prompt_tokens for _, entry in entries)
@@ -119,7 +131,8 @@ class ReferenceLedger:
     def _kept(self, path: ScoringPath, hashes: Iterable[str]) -> dict[str, float]:
         """Hash of tokens -> its log-prob, for those that the ledger has."""
         keys = {_key(self._context(path), asked): asked for asked in hashes}
-        return {keys[key]: float(entry.text) for key, entry in self.ledger.get(list(keys)).items()}
+        found = self.ledger.get(list(keys)) if parallel.leads() else {}
+        return parallel.agreed({keys[key]: float(entry.text) for key, entry in found.items()})
 
     def _of(self, path: ScoringPath, hashes: Mapping[Span, str], kept: Mapping[str, float]) -> Scored:
         return Scored({span: kept[asked] for span, asked in hashes.items()}, digest(self._decided(path)))
@@ -133,12 +146,15 @@ class ReferenceLedger:
 
 @torch.no_grad()
 def compute(policy: Policy, sequences: Mapping[str, Tokens], micro_tokens: int) -> Iterator[dict[str, float]]:
-    """Name -> summed log-prob of the completion, in nats; a dict per forward of at most so many tokens."""
+    """Name -> summed log-prob of the completion, in nats; a dict per forward of at most so many tokens (of as many as
+    there are processes).
+    """
     names, tokens = list(sequences), list(sequences.values())
-    for numbers in policy.micro_batches([[s] for s in tokens], micro_tokens):
-        logprobs = policy.logprobs([tokens[i] for i in numbers]).tolist()
+    for numbers in policy.rounds([[s] for s in tokens], micro_tokens):
+        logprobs = policy.logprobs([tokens[i] for i in numbers]).tolist() if numbers else []
         # rounding may leave a sure token a hair above 0
-        yield {names[i]: min(logprob, 0.0) for i, logprob in zip(numbers, logprobs, strict=True)}
+        mine = {names[i]: min(logprob, 0.0) for i, logprob in zip(numbers, logprobs, strict=True)}
+        yield {name: logprob for found in parallel.everyones(mine) for name, logprob in found.items()}
 
 
 def _hashes(scored: Mapping[Span, Tokens]) -> dict[Span, str]:

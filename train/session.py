@@ -11,11 +11,12 @@ from torch import Tensor
 from builders.model_files import fingerprint, read_record, write_record
 from schemas import TrainingStep
 from schemas.ids import digest
-from schemas.sections_training import LearningRun, Optimizer, TrainingRun
+from schemas.sections_training import DividedRun, LearningRun, Optimizer, TrainingRun
 from schemas.slots import NONE
 from stores.paths import run_dir
 from stores.progress import progress
 from stores.stage import Stage
+from train import parallel
 from train.checkpoints import Checkpoints, TrainingState
 from train.code import code_hash
 from train.meter import Meter
@@ -172,10 +173,13 @@ class Session:
 
         Checkpoints are removed once the outputs are in place.
         """
+        policy = self.policy.undivided()
+        if policy is None:
+            return
         stage, state = self.stage, self.state
         base = read_record(stage.dir("models", self.config.model))
         directory = stage.stage_dir(run_dir("models", stage.name, stage.root))
-        self.policy.save(directory)
+        policy.save(directory)
         provenance = {
             "source": stage.section,
             "run": stage.name,
@@ -235,10 +239,14 @@ def start(stage: Stage, sequences: Sequence[Tokens], kind: type[Trained] = Polic
     """
     config: LearningRun = stage.config
     torch.manual_seed(stage.params.seed)
-    return kind.load(
+    policy = kind.load(
         stage.dir("models", config.model),
         sequences,
         precision=config.precision,
         lora=config.lora,
         gradient_checkpointing=config.gradient_checkpointing,
+        offload=isinstance(config, DividedRun) and config.cpu_offload,
     )
+    if parallel.rank():
+        torch.manual_seed(stage.params.seed + parallel.rank())  # the same weights, but no two with the same dropout
+    return policy

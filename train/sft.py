@@ -9,6 +9,8 @@ With `watch`, the chosen and rejected log-probs of some pairs are measured at ev
 chosen completions moves the rejected ones too (Iterative RPO, Fig. 2).
 """
 
+from collections import defaultdict
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from schemas.sections_training import SftRun
 from schemas.slots import NONE
 from stores.paths import run_dir
 from stores.stage import Stage
-from train import losses
+from train import losses, parallel
 from train.command import source_of, train_stage
 from train.data import Demo, Pair, Reader, hash_tokens, load_demos, load_pairs
 from train.policy import Policy
@@ -25,6 +27,8 @@ from train.release import Release, ReleaseRun
 from train.session import Session, prepare, start
 from train.tables import Tables
 from train.texts import Source
+
+_SIDES = ("chosen_logprob", "rejected_logprob")
 
 
 def train(session: Session, demos: list[Demo], watched: list[Pair]) -> None:
@@ -34,8 +38,7 @@ def train(session: Session, demos: list[Demo], watched: list[Pair]) -> None:
     for step in session.steps(lambda: watch(policy, watched, micro_tokens)):
         batch = [demos[i] for i in session.schedule.batch(step)]
         n_tokens = sum(len(demo.tokens.completion) for demo in batch)
-        parts: list[Tensor] = []
-        each: list[Tensor] = []
+        parts: dict[str, list[Tensor]] = defaultdict(list)
         names: list[str] = []
         for numbers in policy.micro_batches([[demo.tokens] for demo in batch], micro_tokens):
             micro = [batch[i] for i in numbers]
@@ -43,25 +46,28 @@ def train(session: Session, demos: list[Demo], watched: list[Pair]) -> None:
             lengths = torch.tensor([len(demo.tokens.completion) for demo in micro], device=logprobs.device)
             loss = losses.sft(logprobs, lengths, config.reduction, len(batch), n_tokens)
             loss.backward()
-            parts.append(loss.detach())
-            each.append(logprobs.detach())
+            parts["loss"].append(loss.detach()[None])
+            parts["logprob"].append(logprobs.detach())
             names += [demo.name for demo in micro]
-        taken = session.update(step, torch.cat(each), names, sum(demo.tokens.length for demo in batch))
-        mean = float(torch.stack(parts).sum())
+        columns, names = parallel.together(parts, names)
+        taken = session.update(step, columns["logprob"], names, sum(demo.tokens.length for demo in batch))
+        mean = float(columns["loss"].sum())
         session.log(step, {"loss": mean, "nll_loss": mean, "n_sequences": len(batch), "n_tokens": n_tokens} | taken)
 
 
 def watch(policy: Policy, pairs: list[Pair], micro_tokens: int) -> dict[str, float]:
     """Mean chosen and rejected log-prob of some pairs, as columns of the training table; none without pairs."""
-    both: list[Tensor] = []
+    parts: dict[str, list[Tensor]] = defaultdict(list)
     for numbers in policy.micro_batches([pair.sequences for pair in pairs], micro_tokens):
         micro = [pairs[i] for i in numbers]
         logprobs = policy.logprobs([pair.chosen for pair in micro] + [pair.rejected for pair in micro])
-        both.append(logprobs.view(2, -1))
-    if not both:
+        for name, side in zip(_SIDES, logprobs.chunk(2), strict=True):
+            parts[name].append(side)
+    if not pairs:
         return {}
-    chosen, rejected = torch.cat(both, 1).mean(1).tolist()
-    return {"chosen_logprob": chosen, "rejected_logprob": rejected}
+    columns, _ = parallel.together(parts)
+    means = torch.stack([columns[name] for name in _SIDES]).mean(1).tolist()
+    return dict(zip(_SIDES, means, strict=True))
 
 
 def run(stage: Stage, release: Release | None = None) -> None:

@@ -23,6 +23,7 @@ from schemas.sections_training import TrainingRun, Validation
 from schemas.slots import NONE
 from stores.paths import run_dir
 from stores.stage import Stage
+from train import parallel
 from train.policy import Policy
 
 _BATCH = 128
@@ -67,12 +68,14 @@ class Validator:
 
     def accuracy(self, policy: Policy) -> float:
         """Share of the questions that the policy's greedy completion solves."""
+        mine = self.questions[parallel.rank() :: parallel.count()]
         with policy.generating() as model:
-            texts = dict(self._completions(self.make_engine(model, policy.tokenizer)))
-        return sum(self._solved(texts)) / len(self.questions)
+            found = parallel.everyones(dict(self._completions(self.make_engine(model, policy.tokenizer), mine)))
+        texts = {key: text for part in found for key, text in part.items()}
+        return parallel.agreed(sum(self._solved(texts)) if parallel.leads() else 0) / len(self.questions)
 
-    def _completions(self, engine: Engine) -> Iterator[tuple[str, str]]:
-        for batch in engine.stream([q.request for q in self.questions], self.sampling, _BATCH):
+    def _completions(self, engine: Engine, questions: Sequence[Question]) -> Iterator[tuple[str, str]]:
+        for batch in engine.stream([q.request for q in questions], self.sampling, _BATCH):
             yield from ((request.key, c.text if c.finish_reason in COMPLETED else "") for request, c in batch)
 
     def _solved(self, texts: dict[str, str]) -> Iterator[int]:

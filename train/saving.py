@@ -1,0 +1,34 @@
+"""Weights on the disk: what a full one looks like, and adapters that are the same wherever they are saved."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+LAST_IS_INTACT = "free space or point PAIRWRIGHT_LEDGER elsewhere (the last checkpoint is intact)"
+RUN_AGAIN = "free space and run it again (it continues from its checkpoint)"
+
+
+@contextlib.contextmanager
+def disk_errors(place: Path, remedy: str) -> Iterator[None]:
+    """Turns what safetensors raises where the disk is full into an OSError of one line."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{place}: {' '.join(str(error).split())}; {remedy}") from None
+
+
+def save_adapters(model: Any, directory: Path) -> None:
+    """As peft does, but the same on every machine and in every run; the base is named when they are published."""
+    model.peft_config["default"].base_model_name_or_path = None
+    with disk_errors(directory, RUN_AGAIN):
+        model.save_pretrained(directory)
+    (directory / "README.md").unlink(missing_ok=True)
+    path = directory / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # a set, whose order changes
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
