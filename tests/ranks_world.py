@@ -9,13 +9,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 100
+PATIENCE_S = 600
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.ranks_world", "tests.training_world", "peft", "torch.distributed.checkpoint"])
 
 
 def start(count: int, work: Callable[..., None], *given: Any) -> Sequence[BaseProcess]:
-    """So many processes, each of which does the work. What they print goes to `rank-<n>.txt` of this directory."""
+    """So many processes, each of which does the work; one on its own is no group. What they print goes to
+    `rank-<n>.txt` of this directory.
+    """
     port = free_port()
     ranks = [_context.Process(target=_rank, args=(n, count, port, dict(os.environ), work, given)) for n in range(count)]
     for rank in ranks:
@@ -62,8 +64,9 @@ def _rank(
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count), "LOCAL_RANK": str(number)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if count > 1:
+        os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count), "LOCAL_RANK": str(number)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with Path(f"rank-{number}.txt").open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

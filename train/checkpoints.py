@@ -1,4 +1,5 @@
-"""Unfinished training, kept outside the workspace: `<ledger>/checkpoints/<fingerprint>/`.
+"""Unfinished training, kept outside the workspace: `<ledger>/checkpoints/<fingerprint>/`, or in
+`$PAIRWRIGHT_CHECKPOINTS`.
 
 The fingerprint covers everything that decides the run, so a checkpoint is only ever found by a run that would have made
 it. Each checkpoint is a directory `step-<n>` (trained weights, optimizer state and random state as safetensors, the
@@ -51,10 +52,11 @@ class Checkpoints:
     """The checkpoints of one run, for a policy and its optimizer."""
 
     def __init__(self, fingerprint: str, policy: Policy, optimizer: torch.optim.AdamW):
-        self.directory = ledger_dir() / "checkpoints" / fingerprint
+        self.directory = Path(os.environ.get("PAIRWRIGHT_CHECKPOINTS") or ledger_dir() / "checkpoints") / fingerprint
         self.policy, self.optimizer = policy, optimizer
         self.journal = self.directory / "journal"
         """A file that a run may append to; it stays until all is removed."""
+        self._micro_tokens = self.directory / "micro_tokens"
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -117,7 +119,20 @@ class Checkpoints:
             if parallel.leads():
                 (aside / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         if parallel.leads():
-            self._remove_others({final, self._best_path(state.best_step or 0), self.journal, self.directory / "lock"})
+            best, lock = self._best_path(state.best_step or 0), self.directory / "lock"
+            self._remove_others({final, best, self.journal, self._micro_tokens, lock})
+
+    @property
+    def micro_tokens(self) -> int | None:
+        """Tokens of a forward that memory turned out to have room for; None where nothing is known."""
+        return int(self._micro_tokens.read_text()) if self._micro_tokens.exists() else None
+
+    def keep_micro_tokens(self, tokens: int) -> None:
+        """Remembers that, until all is removed; the process that met the limit does it."""
+        aside = self.directory / "micro_tokens.aside"
+        aside.write_text(str(tokens))
+        _sync(aside)
+        aside.replace(self._micro_tokens)
 
     @contextlib.contextmanager
     def _written(self, final: Path) -> Iterator[Path]:

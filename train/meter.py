@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from stores.speeds import SpeedLog, StepSpeed
 from stores.stage import Stage
+from train import parallel
 from train.packing import Load
 from train.policy import Policy
 from train.trackers import Trackers
@@ -57,7 +57,7 @@ class Meter:
     @contextmanager
     def running(self, step: int) -> Iterator[None]:
         """A run that goes on at a step; its trackers are open meanwhile."""
-        if _rank() == 0:
+        if parallel.leads():
             self.log.begin(step)
             self.trackers = Trackers.start(self.stage, self.fingerprint, step)
         try:
@@ -86,15 +86,15 @@ class Meter:
 
     def report(self, step: int, row: dict[str, Any]) -> None:
         """Says how fast the steps since the last report were, of which `row` is the table's last."""
-        load, memory = _summed(self._load), max(_everyones(self._peak_memory()))
+        load, memory = _summed(self._load), max(parallel.everyones(self._peak_memory()))
         seconds, useful = max(self._seconds, 1e-9), load.useful / max(self._seconds, 1e-9)
-        n_devices = len(_everyones(0))
+        n_devices = parallel.count()
         utilisation = None if self.peak is None else self.flops * useful / (self.peak * n_devices)
         rates = self._examples / seconds, useful, load.computed / seconds, utilisation
         speed = StepSpeed(self.stage.name, step, seconds, *rates, memory, str(self.policy.device), n_devices)
         self._seconds, self._examples, self._load = 0.0, 0, Load()
         self.note = self._words(speed)
-        if _rank() == 0:
+        if parallel.leads():
             self.log.append(speed)
             self.trackers.log(step, row | {name: getattr(speed, name) for name in StepSpeed._fields[2:-2]})
 
@@ -149,21 +149,8 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     return known[precision != "bf16"] * 1e12
 
 
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def _everyones(value: Any) -> list[Any]:
-    """The value of every process that trains."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
-
-
 def _summed(load: Load) -> Load:
     total = Load()
-    for part in _everyones(load):
+    for part in parallel.everyones(load):
         total = total.plus(part)
     return total

@@ -7,7 +7,7 @@ Legend: T tokens of the row, S scored tokens of all sequences, U those of them t
 """
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -164,6 +164,17 @@ def micro_batches(examples: Sequence[Sequence[Tokens]], budget: int, padded: boo
         group.add(examples[i])
         groups[-1].append(i)
     return groups
+
+
+def require_fit(examples: Iterable[tuple[str, Sequence[Tokens]]], budget: int, setting: str, padded: bool) -> None:
+    """Raises ValueError where a forward of one example alone is beyond the budget, which the `setting` gives."""
+    for name, example in examples:
+        most = max(s.length for s in example) * len(example)
+        if most > budget and (tokens := (_Padded() if padded else _Shared()).with_(example)) > budget:
+            raise ValueError(
+                f"{name}: {tokens:,} tokens with its prompt, and a forward is of at most {budget:,}; set {setting} to"
+                f" {tokens:,} or more, or leave such examples out"
+            )
 
 
 def _order(examples: Sequence[Sequence[Tokens]]) -> list[int]:

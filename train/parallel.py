@@ -48,6 +48,14 @@ def launched() -> bool:
     return all(name in os.environ for name in _CONTRACT)
 
 
+def require_one(stage: str) -> None:
+    """Ends a process of several: the stage trains in one, whatever others do (and does not start itself again)."""
+    if launched():
+        if os.environ["RANK"] == "0":
+            print(f"{stage}: trains in one process; start it without torchrun", file=sys.stderr)
+        sys.exit(1)
+
+
 @contextlib.contextmanager
 def group() -> Iterator[None]:
     """Joins the process group that the environment describes, if it does, for as long as the block runs.

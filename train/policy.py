@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from builders.model_files import TRAINED_ADAPTER, load_model, load_tokenizer, plain_attention
@@ -25,7 +25,7 @@ from schemas.sections_training import Lora
 from train import attention, packing, parallel, sharding
 from train.logprobs import hidden_states, sequence_logprobs, token_logprobs
 from train.packing import Batch, Load, Tokens
-from train.saving import RUN_AGAIN, disk_errors, save_adapters
+from train.saving import RUN_AGAIN, disk_errors, save_adapters, storable
 
 ScoringPath = Literal["packed", "padded"]
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
@@ -65,7 +65,7 @@ class Policy:
         model.set_attn_implementation(self._plain)
         self._checkpointing = gradient_checkpointing
         if model.can_generate():
-            model.generation_config = _storable(model.generation_config)
+            model.generation_config = storable(model.generation_config)
         self._peft = self._add_adapters(lora) if lora else None
         model.eval()
         self._directory = Path()
@@ -293,26 +293,6 @@ class Policy:
 
     def _dropouts(self) -> list[nn.Module]:
         return [module for name, module in self.model.named_modules() if name.endswith("lora_dropout")]
-
-
-def _storable(config: GenerationConfig) -> GenerationConfig:
-    """A model's generation configuration as transformers agrees to save it, which is stricter than loading.
-
-    Many models give a temperature or a nucleus without `do_sample`, which they mean; of other contradictions only the
-    token ids are kept. No engine here reads more of it than those.
-    """
-    sampled = copy.deepcopy(config)
-    sampled.do_sample = True
-    ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return next(c for c in (config, sampled, GenerationConfig(**ids)) if _is_valid(c))
-
-
-def _is_valid(config: GenerationConfig) -> bool:
-    try:
-        config.validate(strict=True)
-    except ValueError:
-        return False
-    return True
 
 
 def packable(model: PreTrainedModel) -> bool:

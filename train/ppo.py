@@ -26,6 +26,7 @@ from stores.stage import Stage, run_stage
 from train import losses, losses_ppo
 from train.experience import Experience, Reference, Seen, experience, look
 from train.journal import Journal
+from train.parallel import require_one
 from train.policy import Policy
 from train.rewarding import Judged, Rewarder
 from train.rollout_tables import write_tables
@@ -232,4 +233,5 @@ def run(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
+    require_one("ppo")
     run_stage("ppo", run)

@@ -14,6 +14,7 @@ no result.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch import Tensor
 from schemas.ids import digest
 from schemas.sections_training import PreferenceRun
 from stores.stage import Stage
-from train import losses, parallel
+from train import losses, memory, parallel
 from train.command import source_of, train_stage
 from train.data import Pair, Reader, hash_tokens, load_pairs
 from train.policy import Policy
@@ -41,21 +42,30 @@ def train(session: Session, pairs: list[Pair], references: References) -> None:
     for step in session.steps(watch_end=lambda: watch(policy, watched, references, config)):
         batch = [pairs[i] for i in session.schedule.batch(step)]
         z0 = reference_point(policy, batch, references, config)
-        parts: dict[str, list[Tensor]] = defaultdict(list)
-        names: list[str] = []
-        for numbers in policy.micro_batches([pair.sequences for pair in batch], config.optimizer.micro_tokens):
-            micro = [batch[i] for i in numbers]
-            columns = pair_losses(policy, micro, references, config, z0)
-            losses.share_of_mean(columns["loss"], len(batch)).backward()
-            for name, values in columns.items():
-                parts[name].append(values.detach())
-            names += [pair.name for pair in micro]
-        columns, names = parallel.together(parts, names)
+        columns, names = session.within_memory(step, partial(gradients, policy, batch, references, config, z0))
         sequences = [s for pair in batch for s in pair.sequences]
         taken = session.update(step, columns["loss"], names, sum(s.length for s in sequences))
         counts = {"n_sequences": len(sequences), "n_tokens": sum(len(s.completion) for s in sequences)}
         means = {name: float(values.mean()) for name, values in columns.items()}
         session.log(step, means | taken | counts)
+
+
+def gradients(
+    policy: Policy, batch: list[Pair], references: References, config: PreferenceRun, z0: Tensor | float, budget: int
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Adds up a batch's gradients; returns its columns (n,) and the pairs' names, in the order of computation."""
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    names: list[str] = []
+    for numbers in policy.micro_batches([pair.sequences for pair in batch], budget):
+        micro = [batch[i] for i in numbers]
+        micro_names = [pair.name for pair in micro]
+        with memory.of(micro_names, sum(s.length for pair in micro for s in pair.sequences)):
+            columns = pair_losses(policy, micro, references, config, z0)
+            losses.share_of_mean(columns["loss"], len(batch)).backward()
+        for name, values in columns.items():
+            parts[name].append(values.detach())
+        names += micro_names
+    return parallel.together(parts, names)
 
 
 def watch(policy: Policy, pairs: list[Pair], references: References, config: PreferenceRun) -> dict[str, float]:
@@ -127,6 +137,7 @@ def run(stage: Stage, release: Release | None = None) -> None:
     sequences = [tokens for pair in pairs for _, tokens in pair.scored]
     policy = start(stage, sequences)
     session = Session(stage, policy, len(pairs), digest([hash_tokens(sequences), list(references.values())]), validator)
+    session.require_fit((pair.name, pair.sequences) for pair in pairs)
     train(session, pairs, references)
     session.save(source.record)
 

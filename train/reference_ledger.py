@@ -24,7 +24,7 @@ from schemas.sections_training import ReferenceRun
 from stores.ledger import Completion, Ledger
 from stores.progress import progress
 from stores.stage import Stage
-from train import parallel
+from train import packing, parallel
 from train.code import code_hash
 from train.data import hash_tokens
 from train.packing import Tokens
@@ -84,6 +84,9 @@ class ReferenceLedger:
         Raises ValueError for a number that is not finite, naming its sample.
         """
         policy = Policy.load(self.directory, list(scored.values()), precision=self.config.precision)
+        examples = ((f"sample {span.sample_id}", [tokens]) for span, tokens in scored.items())
+        setting = f"reference.{self.stage.name}.micro_tokens"
+        packing.require_fit(examples, self.config.micro_tokens, setting, policy.path == "padded")
         hashes, context = _hashes(scored), self._context(policy.path)
         with self.ledger.exclusive(context) if parallel.leads() else nullcontext():
             kept = self._kept(policy.path, hashes.values())

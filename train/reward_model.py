@@ -25,6 +25,7 @@ from train.classifier import Classifier
 from train.data import Reader, hash_tokens
 from train.labelled_samples import Drawn, read_samples
 from train.packing import Tokens
+from train.parallel import require_one
 from train.session import Session, start
 from train.texts import spread
 
@@ -134,4 +135,5 @@ def run(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
+    require_one("reward_model")
     run_stage("reward_model", run)

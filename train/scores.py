@@ -20,6 +20,7 @@ from stores.stage import Stage, run_stage
 from train.classifier import LABELS, Classifier, require_classifier
 from train.data import Reader
 from train.labelled_samples import Drawn, read_samples
+from train.parallel import require_one
 
 _CORRECT = LABELS.index("correct")
 
@@ -57,4 +58,5 @@ def run(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
+    require_one("scores")
     run_stage("scores", run)

@@ -1,5 +1,6 @@
 """What every training loop needs around its steps: resuming, logging, validation, checkpoints, saving at the end."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -16,9 +17,10 @@ from schemas.slots import NONE
 from stores.paths import run_dir
 from stores.progress import progress
 from stores.stage import Stage
-from train import parallel
+from train import memory, packing, parallel
 from train.checkpoints import Checkpoints, TrainingState
 from train.code import code_hash
+from train.memory import OutOfMemoryError
 from train.meter import Meter
 from train.optimizer import Schedule, adamw, update
 from train.packing import Tokens
@@ -33,6 +35,7 @@ _SOURCES = (
 )  # fmt: skip
 """Code that decides a run's outputs: training itself, and what validation and rollouts generate and check with."""
 
+T = TypeVar("T")
 Trained = TypeVar("Trained", bound=Policy)
 Watch = Callable[[], dict[str, Any]]
 """Measures the present weights: more columns of a row. It is called without gradients, dropout or random state."""
@@ -55,6 +58,8 @@ class Session:
         self.fingerprint = self._fingerprint(data_hash)
         self.checkpoints = Checkpoints(self.fingerprint, policy, self.optimizer)
         self.state = TrainingState()
+        self.micro_tokens = self.config.optimizer.micro_tokens
+        """Tokens of a forward: as params say, or less where that did not fit."""
         self._before: dict[str, Any] = {}
         self.meter = Meter(stage, policy, self.fingerprint)
 
@@ -79,6 +84,7 @@ class Session:
         title, every = f"{self.stage.section} {self.stage.name}", self.config.checkpoint_every
         with self.checkpoints.exclusive():
             self.state = state = self.checkpoints.resume()
+            self.micro_tokens = min(self.micro_tokens, self.checkpoints.micro_tokens or self.micro_tokens)
             with self.meter.running(state.step):
                 with progress(title, self.schedule.steps, "steps", state.step) as bar:
                     while state.step < self.schedule.steps:
@@ -87,7 +93,7 @@ class Session:
                         self.meter.start()
                         yield state.step
                         state.step += 1
-                        state.device_s += time.perf_counter() - began
+                        state.device_s += (time.perf_counter() - began) * parallel.count()
                         if state.step % every == 0 or state.step == self.schedule.steps:
                             self.checkpoints.save(state)
                         bar.note = self.meter.note
@@ -100,7 +106,7 @@ class Session:
         if last := self._measure(self.schedule.steps, watch):
             self._add_row(self.schedule.steps, last | {"n_sequences": 0, "n_tokens": 0})
             self.meter.trackers.log(self.schedule.steps, self.state.rows[-1])
-        self.state.device_s += time.perf_counter() - began
+        self.state.device_s += (time.perf_counter() - began) * parallel.count()
         if self.state.best_step is not None:
             self.checkpoints.load_best(self.state.best_step)
 
@@ -145,6 +151,41 @@ class Session:
         row = nothing | {"step": step, "epoch": self.schedule.epoch(step)} | columns
         self.state.rows.append(TrainingStep(**row).model_dump())
 
+    def require_fit(self, examples: Iterable[tuple[str, Sequence[Tokens]]]) -> None:
+        """Raises ValueError where a forward of one example alone is beyond `micro_tokens`."""
+        setting = f"{self.stage.section}.{self.stage.name}.optimizer.micro_tokens"
+        packing.require_fit(examples, self.config.optimizer.micro_tokens, setting, self.policy.path == "padded")
+
+    def within_memory(self, step: int, gradients: Callable[[int], T]) -> T:
+        """What the gradients of a step are computed with, from forwards of at most so many tokens.
+
+        If memory is full the budget is halved, which a resumed run goes on with, and the step computed again: by this
+        process, if it is the only one; else by all, which have to start again. Raises ValueError then, and where one
+        example alone does not fit.
+        """
+        trained = self.policy.trained
+        while True:
+            try:
+                return gradients(self.micro_tokens)
+            except OutOfMemoryError as error:
+                self._halve(step, error)
+            self.policy.trained = trained
+            self.optimizer.zero_grad(set_to_none=True)
+            memory.free()
+
+    def _halve(self, step: int, error: OutOfMemoryError) -> None:
+        said = f"step {step}: {self._named('memory is full', error.names)}, {error.tokens:,} tokens"
+        if len(error.names) == 1:
+            raise ValueError(
+                f"{said} alone; set gradient_checkpointing or lora, use more devices (torchrun), or leave it out"
+            )
+        self.micro_tokens = min(self.micro_tokens, error.tokens) // 2
+        self.checkpoints.keep_micro_tokens(self.micro_tokens)
+        said += f"; a forward is of at most {self.micro_tokens:,} tokens from now on"
+        if parallel.count() > 1:
+            raise ValueError(f"{said}; run it again, and it continues from its checkpoint")
+        print(f"{self.stage.section} {self.stage.name}: {said}", file=sys.stderr)
+
     def update(self, step: int, losses: Tensor, names: Sequence[str], tokens: int) -> dict[str, Any]:
         """One optimizer step from the accumulated gradients; returns learning rate and gradient norm.
 
@@ -162,11 +203,15 @@ class Session:
         return {"lr": lr, "grad_norm": norm}
 
     def _not_finite(self, step: int, what: str, names: Sequence[str]) -> str:
-        shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
         return (
-            f"step {step}: {what} is not finite, at {shown}; lower {self.stage.section}.{self.stage.name}.optimizer.lr,"
-            " use precision fp32, or look at these examples"
+            f"step {step}: {self._named(f'{what} is not finite', names)}; lower {self.stage.section}.{self.stage.name}"
+            ".optimizer.lr, use precision fp32, or look at these examples"
         )
+
+    @staticmethod
+    def _named(what: str, names: Sequence[str]) -> str:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return f"{what}, at {', '.join(names[:_NAMED])}{more}"
 
     def save(self, data: dict[str, Any]) -> None:
         """Stages the model directory and the training table; `data` is the record of what was trained on.

@@ -10,6 +10,8 @@ chosen completions moves the rejected ones too (Iterative RPO, Fig. 2).
 """
 
 from collections import defaultdict
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ from schemas.sections_training import SftRun
 from schemas.slots import NONE
 from stores.paths import run_dir
 from stores.stage import Stage
-from train import losses, parallel
+from train import losses, memory, parallel
 from train.command import source_of, train_stage
 from train.data import Demo, Pair, Reader, hash_tokens, load_demos, load_pairs
 from train.policy import Policy
@@ -28,6 +30,8 @@ from train.session import Session, prepare, start
 from train.tables import Tables
 from train.texts import Source
 
+Columns = dict[str, Tensor]
+Reduction = Literal["sequence", "token"]
 _SIDES = ("chosen_logprob", "rejected_logprob")
 
 
@@ -38,21 +42,31 @@ def train(session: Session, demos: list[Demo], watched: list[Pair]) -> None:
     for step in session.steps(lambda: watch(policy, watched, micro_tokens)):
         batch = [demos[i] for i in session.schedule.batch(step)]
         n_tokens = sum(len(demo.tokens.completion) for demo in batch)
-        parts: dict[str, list[Tensor]] = defaultdict(list)
-        names: list[str] = []
-        for numbers in policy.micro_batches([[demo.tokens] for demo in batch], micro_tokens):
-            micro = [batch[i] for i in numbers]
-            logprobs = policy.logprobs([demo.tokens for demo in micro])
-            lengths = torch.tensor([len(demo.tokens.completion) for demo in micro], device=logprobs.device)
-            loss = losses.sft(logprobs, lengths, config.reduction, len(batch), n_tokens)
-            loss.backward()
-            parts["loss"].append(loss.detach()[None])
-            parts["logprob"].append(logprobs.detach())
-            names += [demo.name for demo in micro]
-        columns, names = parallel.together(parts, names)
+        columns, names = session.within_memory(step, partial(gradients, policy, batch, config.reduction))
         taken = session.update(step, columns["logprob"], names, sum(demo.tokens.length for demo in batch))
         mean = float(columns["loss"].sum())
         session.log(step, {"loss": mean, "nll_loss": mean, "n_sequences": len(batch), "n_tokens": n_tokens} | taken)
+
+
+def gradients(policy: Policy, batch: list[Demo], reduction: Reduction, budget: int) -> tuple[Columns, list[str]]:
+    """Adds up a batch's gradients; returns each forward's share of the loss, the log-prob of each demo (n,), and the
+    demos' names in the order of computation.
+    """
+    n_tokens = sum(len(demo.tokens.completion) for demo in batch)
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    names: list[str] = []
+    for numbers in policy.micro_batches([[demo.tokens] for demo in batch], budget):
+        micro = [batch[i] for i in numbers]
+        micro_names = [demo.name for demo in micro]
+        with memory.of(micro_names, sum(demo.tokens.length for demo in micro)):
+            logprobs = policy.logprobs([demo.tokens for demo in micro])
+            lengths = torch.tensor([len(demo.tokens.completion) for demo in micro], device=logprobs.device)
+            loss = losses.sft(logprobs, lengths, reduction, len(batch), n_tokens)
+            loss.backward()
+        parts["loss"].append(loss.detach()[None])
+        parts["logprob"].append(logprobs.detach())
+        names += micro_names
+    return parallel.together(parts, names)
 
 
 def watch(policy: Policy, pairs: list[Pair], micro_tokens: int) -> dict[str, float]:
@@ -81,6 +95,8 @@ def run(stage: Stage, release: Release | None = None) -> None:
     trained, seen = [demo.tokens for demo in demos], [s for pair in watched for s in pair.sequences]
     policy = start(stage, trained + seen)
     session = Session(stage, policy, len(demos), digest([hash_tokens(trained), hash_tokens(seen)]), validator)
+    session.require_fit((demo.name, [demo.tokens]) for demo in demos)
+    session.require_fit((pair.name, pair.sequences) for pair in watched)
     train(session, demos, watched)
     session.save(source.record)
 
