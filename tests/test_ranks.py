@@ -153,6 +153,8 @@ def test_killed_processes_continue_with_the_same_bits(workspace, name):
     ranks.together(2, ranks.stage, place)
     undisturbed = outputs(workspace, "dpo")
     kill(2, place, slice(1, 2) if name == "whole" else slice(0, 2))
+    if name == "whole":
+        assert "preference.dpo: another process of this run has ended" in ranks.said(0)
     (last,) = checkpoints()
     assert {path.suffix for path in last.iterdir()} == {".json", ".safetensors"}
     assert 0 < json.loads((last / "state.json").read_text())["step"] < 12

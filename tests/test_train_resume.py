@@ -99,8 +99,9 @@ def test_a_checkpoint_holds_only_safetensors_and_json(workspace, crash_at):
     with pytest.raises(CrashError):
         execute("preference", "dpo", train.preference.run, workspace)
     (step,) = (workspace.parent / "ledger/checkpoints").glob("*/step-*")
-    assert kept(workspace) == ["best-00000003.safetensors", "step-00000004"]
+    assert kept(workspace) == ["best-00000003", "step-00000004"]
     assert {path.suffix for path in step.iterdir()} == {".json", ".safetensors"}
+    assert [path.name for path in step.with_name("best-00000003").iterdir()] == ["weights.safetensors"]
     state = json.loads((step / "state.json").read_text())
     assert (state["step"], state["best_step"], len(state["rows"])) == (4, 3, 4)
 

@@ -75,10 +75,26 @@ def group() -> Iterator[None]:
         with contextlib.nullcontext() if leads() else _silence():
             yield
         dist.destroy_process_group()
-    except Exception:
-        if store.add("pairwright/errors", 1) > 1:
+    except Exception as error:
+        if not _is_first(store):
             sys.exit(1)
+        if _is_lost(error):
+            what = str(error).strip().splitlines()[0]
+            raise OSError(f"another process of this run has ended ({what}); run it again: it continues") from None
         raise
+
+
+def _is_first(store: dist.Store) -> bool:
+    """Whether no process has failed before; who can no longer ask takes itself for the first."""
+    try:
+        return store.add("pairwright/errors", 1) == 1
+    except RuntimeError:
+        return True
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether an error only says that another process is no longer there."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 @contextlib.contextmanager

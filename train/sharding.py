@@ -54,7 +54,7 @@ def shard(model: nn.Module, half: bool, offload: bool) -> Root:
     mesh = init_device_mesh(device.type, (parallel.count(),))
     away = CPUOffloadPolicy(pin_memory=device.type == "cuda") if offload else OffloadPolicy()
     narrow = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for layer in model.modules():
+    for layer in reversed(list(model.modules())):  # inner ones first
         if isinstance(layer, GradientCheckpointingLayer):
             policy = narrow if half else MixedPrecisionPolicy()
             fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=away)
@@ -63,6 +63,7 @@ def shard(model: nn.Module, half: bool, offload: bool) -> Root:
     for module in _divided(root):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
+        module.set_reduce_scatter_unused_params(True, recurse=False)  # experts that no token of a process is sent to
     return root
 
 
