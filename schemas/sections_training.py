@@ -187,6 +187,9 @@ class PreferenceRun(DividedRun):
     )
     desirable_weight: Annotated[float, at.Ge(0)] = Field(default=1.0, description="λ_D (kto): of chosen spans")
     undesirable_weight: Annotated[float, at.Ge(0)] = Field(default=1.0, description="λ_U (kto): of rejected spans")
+    group_prompts: bool = Field(
+        default=False, description="a step draws `batch_size` prompts, each with all of its pairs, instead of pairs"
+    )
 
     @property
     def mismatched(self) -> bool:

@@ -20,15 +20,14 @@ from train.updates import mini_batches
 from train.value import Value
 
 SCORES = [1.0, 0.0, 0.1, 1.0, 0.0, 0.0]
-CHANGED = {"beta": 0.3, "gamma": 0.95, "lam": 0.8, "value_coefficient": 2.0, "clip": 0.05, "value_clip": 0.1}
+CHANGED = {"beta": 0.3, "gamma": 0.95, "lam": 0.8, "value_coefficient": 2.0, "clip": 0.05, "value_clip": 0.5}
 
 
 def sequences(count: int, seed: int = 0) -> list[Tokens]:
+    """Rollouts of three prompts, which are long enough to be shared."""
     random = np.random.default_rng(seed)
-    return [
-        Tokens(random.integers(3, 40, 3 + i % 3).astype(np.int32), random.integers(3, 40, 1 + 2 * i).astype(np.int32))
-        for i in range(count)
-    ]
+    prompts = [random.integers(3, 40, 18 + i).astype(np.int32) for i in range(3)]
+    return [Tokens(prompts[i % 3], random.integers(3, 40, 1 + 2 * i).astype(np.int32)) for i in range(count)]
 
 
 def float64(root: Path, given: Sequence[Tokens], **settings: Any) -> Policy:
@@ -100,7 +99,7 @@ class Step:
         if self.value.trunk is not None:
             _, said = padded_ppo.forward(self.value.trunk, self.value.head, rows)
         assert said is not None
-        (padded_ppo.loss(rows, expected, logprobs, said, 0.05, 0.1, 2.0) / 6).backward()
+        (padded_ppo.loss(rows, expected, logprobs, said, 0.05, 0.5, 2.0) / 6).backward()
         return self.found()
 
 

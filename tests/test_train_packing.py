@@ -211,7 +211,7 @@ def test_chunks_of_the_head_change_nothing(monkeypatch):
     model, sequences = tiny("llama"), tokens(1, *LENGTHS)
     policy = policy_of(model, sequences)
     whole = gradients(model, policy.logprobs(sequences).sum())
-    monkeypatch.setattr("train.logprobs._CHUNK_LOGITS", 0)
+    monkeypatch.setattr("train.logprobs._CHUNK_LOGITS_CPU", 0)
     many = tokens(1, *LENGTHS * 5)
     assert sum(len(s.completion) for s in many) > 2 * 256
     apart = torch.cat([policy.logprobs(many[i : i + 8]) for i in range(0, 40, 8)])

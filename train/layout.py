@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHORTEST_PREFIX = 16
+SHORTEST_PREFIX = 8
 """Tokens in common below which sequences are kept apart: causal attention is cheaper than attention to a prefix."""
 _SHORTEST_SHARE = 0.75  # of a block's longest segment: bounds its padding
 _FREE_PADDING = 16  # tokens of padding that cost less than another block

@@ -1,7 +1,13 @@
 """Summed log-probs of completions, from the hidden states of scored positions only.
 
 The language-model head is applied in float32, in chunks that are recomputed in the backward pass: logits of whole
-sequences never exist.
+sequences never exist, and how many exist at once depends neither on the sequences nor, but for a least chunk, on the
+vocabulary.
+
+Deliberately absent: a fused kernel for CUDA. Liger's computes gradients in its forward pass, before DPO or PPO have
+said how much a token weighs. Apple's cut-cross-entropy gives losses of single tokens, but leaves small gradients out
+unless asked not to, knows no scaled logits, and is not released on a package index by its authors. Where prompts are
+not scored, the head is a small part of the work.
 
 Legend: S scored tokens of all sequences, U those that differ, d hidden size, V vocabulary, n sequences.
 """
@@ -18,7 +24,9 @@ from transformers import PreTrainedModel
 from train.packing import Batch
 
 _CHUNK_LOGITS = 1 << 26
-"""Float32 logits that exist at once (256 MiB)."""
+"""Float32 logits that exist at once (256 MiB), a few times over."""
+_CHUNK_LOGITS_CPU = 1 << 22
+"""The same on the CPU (16 MiB), where larger chunks are no faster."""
 
 
 def sequence_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -59,7 +67,8 @@ def token_logprobs_and_entropies(model: PreTrainedModel, hidden: Tensor, targets
 
 
 def _chunks(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-    rows = max(256, _CHUNK_LOGITS // _head(model).weight.shape[0])
+    most = _CHUNK_LOGITS_CPU if hidden.device.type == "cpu" else _CHUNK_LOGITS
+    rows = max(256, most // _head(model).weight.shape[0])
     return list(zip(hidden.split(rows), targets.split(rows), strict=True))
 
 

@@ -8,6 +8,10 @@ KTO's reference point is estimated before every step from the whole batch: each 
 completions of one other pair, fixed by the order of the run. (The paper shuffles completions within each batch; then
 log-probs under the reference could not be computed once.)
 
+With `group_prompts` a step draws prompts and takes all pairs of each: a response that several of them have is computed
+once, as their prompt is, and the loss is still a mean over pairs. Without it a step draws pairs, and those of one
+prompt that meet by chance share as well.
+
 Everything is divided by the pairs of the whole batch, never of a micro-batch: `micro_tokens` bounds memory and changes
 no result.
 """
@@ -39,8 +43,9 @@ def train(session: Session, pairs: list[Pair], references: References) -> None:
     """Trains the session's policy in place."""
     config: PreferenceRun = session.stage.config
     policy, watched = session.policy, [pairs[i] for i in spread(len(pairs), _WATCHED)]
+    drawn = groups(pairs, config)
     for step in session.steps(watch_end=lambda: watch(policy, watched, references, config)):
-        batch = [pairs[i] for i in session.schedule.batch(step)]
+        batch = [pair for i in session.schedule.batch(step) for pair in drawn[i]]
         z0 = reference_point(policy, batch, references, config)
         columns, names = session.within_memory(step, partial(gradients, policy, batch, references, config, z0))
         sequences = [s for pair in batch for s in pair.sequences]
@@ -66,6 +71,16 @@ def gradients(
             parts[name].append(values.detach())
         names += micro_names
     return parallel.together(parts, names)
+
+
+def groups(pairs: list[Pair], config: PreferenceRun) -> list[list[Pair]]:
+    """What a step draws: single pairs, or all pairs of a prompt."""
+    if not config.group_prompts:
+        return [[pair] for pair in pairs]
+    found: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        found[pair.chosen_span.prompt_id].append(pair)
+    return list(found.values())
 
 
 def watch(policy: Policy, pairs: list[Pair], references: References, config: PreferenceRun) -> dict[str, float]:
@@ -136,7 +151,8 @@ def run(stage: Stage, release: Release | None = None) -> None:
     references = references_of(stage, pairs, source if release else None)
     sequences = [tokens for pair in pairs for _, tokens in pair.scored]
     policy = start(stage, sequences)
-    session = Session(stage, policy, len(pairs), digest([hash_tokens(sequences), list(references.values())]), validator)
+    data = digest([hash_tokens(sequences), list(references.values())])
+    session = Session(stage, policy, len(groups(pairs, config)), data, validator)
     session.require_fit((pair.name, pair.sequences) for pair in pairs)
     train(session, pairs, references)
     session.save(source.record)

@@ -19,16 +19,17 @@ steps (TRL's own loop and optimizer).
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -142,14 +143,16 @@ def peak(name: str, arm: str, arguments: argparse.Namespace) -> float:
     pairs = world.make_pairs(world.SHAPES[name], arguments.vocabulary)[: arguments.memory_pairs]
     import trl.trainer.dpo_trainer  # noqa: F401  (what it takes to import is no arm's)
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = psutil.Process().memory_info().rss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far, which imports made, is forgotten
     way = make(arm, arguments, pairs)
     optimizer = torch.optim.AdamW(way.model.parameters(), lr=1e-6, fused=True)
     for _ in range(2):  # the second has the optimizer's state
         way.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024 - before / 2**20
 
 
 def parse(given: list[str] | None = None) -> argparse.Namespace:
