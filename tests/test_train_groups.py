@@ -55,7 +55,7 @@ def test_grouped_steps_have_all_pairs_of_their_prompts_and_a_mean_over_pairs(wor
     assert sum(row["n_sequences"] for row in table) == 2 * 18
     assert {row["n_sequences"] for row in table[:-1]} <= {4, 8, 12}
     assert table[0]["preference_loss"] == pytest.approx(np.log(2), abs=1e-6)
-    world.set_params(workspace, changes | {"preference.dpo.optimizer.micro_tokens": 1})
+    world.set_params(workspace, changes | {"preference.dpo.optimizer.micro_tokens": 60})
     run(workspace, "preference.dpo")
     assert_same_weights(weights(workspace, "dpo"), saved, 2e-5)
     for row, expected in zip(rows(workspace, "training", "dpo")[:-1], table[:-1], strict=True):
@@ -96,7 +96,7 @@ def test_rollouts_of_a_prompt_share_it_and_are_looked_at_alike(workspace):
     prompt, other = (random.integers(3, 30, n).astype(np.int32) for n in (20, 25))
     given = [Tokens(p, random.integers(3, 30, n).astype(np.int32)) for p, n in ((prompt, 9), (other, 5), (prompt, 14))]
     policy = Policy.load(workspace / "data/models/tiny", given)
-    assert policy.micro_batches([[s] for s in given], 60) == [[2, 0], [1]]
+    assert list(policy.micro_batches([[s] for s in given], 60)) == [[2, 0], [1]]
     assert policy.batch([given[0], given[2]]).load.distinct == 20 + 9 + 14
     together, apart = (look(policy, None, Reference(policy), given, budget) for budget in (1000, 1))
     for name in ("mask", "logprobs", "reference", "entropies"):

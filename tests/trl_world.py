@@ -65,7 +65,7 @@ def make_pairs(shape: Shape, vocabulary: int, seed: int = 0) -> list[Pair]:
             both = rank % winners, winners + rank % (shape.samples - winners)
             spans = [Span(f"p{number}", f"p{number}-{i}", 0, len(drawn[i]), True) for i in both]
             tokens = [Tokens(prompt, drawn[i]) for i in both]
-            pairs.append(Pair(f"pair {number}-{rank}", *spans, *tokens))
+            pairs.append(Pair(f"pair {number}-{rank}", spans[0], spans[1], tokens[0], tokens[1]))
     return pairs
 
 
@@ -166,15 +166,16 @@ class Theirs:
         """Accumulates the gradients of one batch, which is all pairs, in micro-batches; returns its loss."""
         total = 0.0
         for numbers in self.micro:
-            inputs = self.trainer.data_collator([self._rows[i] for i in numbers])
+            inputs = self.inputs(numbers)
             loss: Tensor = self.trainer.compute_loss(self.model, inputs) / len(self.micro)
             loss.backward()
             total += float(loss.detach())
         return total
 
-    @property
-    def _rows(self) -> Any:
-        return self.trainer.train_dataset
+    def inputs(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """Some pairs as the trainer's collator gives them to the model."""
+        rows: Any = self.trainer.train_dataset
+        return self.trainer.data_collator([rows[i] for i in numbers])
 
     def curve(self) -> list[float]:
         """The loss of five steps of its own loop."""
@@ -183,7 +184,8 @@ class Theirs:
 
     @property
     def model(self) -> PreTrainedModel:
-        return self.trainer.model
+        model: Any = self.trainer.model
+        return model
 
 
 def _row(pair: Pair) -> dict[str, list[int]]:

@@ -76,8 +76,7 @@ def prompts_scored(way: world.Theirs, arguments: argparse.Namespace) -> int:
     """FLOPs of the head on what is no completion's token: forward, recomputed, and two products backward."""
     places = scored = 0
     for numbers in way.micro:
-        inputs = way.trainer.data_collator([way.trainer.train_dataset[i] for i in numbers])
-        mask = inputs["completion_mask"][:, 1:]
+        mask = way.inputs(numbers)["completion_mask"][:, 1:]
         places, scored = places + mask.numel(), scored + int(mask.sum())
     return 4 * 2 * arguments.width * arguments.vocabulary * (places - scored)
 
