@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.slow
 NEAR = 1e-5
 LAYOUT = ("n_computed_tokens", "sharing", "padding")
 """What a batch's division into micro-batches decides."""
-VALIDATED = {"preference.dpo.validation": world.BY_GENERATION}
 LORA = {"rank": 3}  # 4 processes: one of them has none of it
 RUNS = {
     "sft.warm": (2, {"reduction": "token", "watch": "sums", "log_every": 1, "gradient_checkpointing": True}),
@@ -33,6 +33,15 @@ RUNS = {
     "preference.dpo+lora": (4, {"lora": LORA, "gradient_checkpointing": True, "optimizer.micro_tokens": 60}),
 }
 """Processes and settings. A batch of 3 pairs leaves one of 4 processes without any."""
+
+
+MODELS = {
+    "llama": {},
+    "qwen3_moe": {
+        "model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 1, "moe_intermediate_size": 16,
+        "head_dim": 8, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
 
 
 def build(root: Path, name: str, more: dict) -> str:
@@ -82,8 +91,9 @@ def test_processes_train_what_one_trains(workspace, monkeypatch, name):
     assert not list((workspace.parent / "another/checkpoints").iterdir())
 
 
-def test_gradients_are_those_of_one_process(workspace):
-    world.build(workspace)
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe"])
+def test_gradients_are_those_of_one_process(workspace, kind):
+    world.build(workspace, changes={"models.tiny.config": world.LLAMA | MODELS[kind]})
     gradients_to("alone")
     for count in (2, 4):
         ranks.together(count, joined_gradients, f"of-{count}")
@@ -119,12 +129,49 @@ def gradients_to(path: str) -> None:
 
 def test_bfloat16_layers_are_near_what_one_process_computes(workspace):
     half = {"preference.dpo.precision": "bf16", "reference.sums.precision": "bf16"}
-    world.build(workspace, changes=half)
+    world.build(workspace, changes=half | {"preference.dpo.validation": world.BY_GENERATION})
     world.run(workspace, "reference.sums", "preference.dpo")
     curve = rows(workspace, "training", "dpo")
     ranks.together(2, ranks.stage, "preference.dpo")
     assert_same_curve(rows(workspace, "training", "dpo"), curve, near=2e-2)
     assert {tensor.dtype for tensor in weights(workspace, "dpo").values()} == {torch.float32}
+
+
+def test_a_full_disk_is_said_once_and_the_last_checkpoint_stays(workspace):
+    place = build(workspace, "preference.dpo", {"checkpoint_every": 2})
+    world.run(workspace, "reference.sums")
+    said = the_only_line(place, full_disk)
+    assert re.match(r"preference.dpo: \S+/aside: .*; free space or point PAIRWRIGHT_LEDGER elsewhere", said), said
+    (last,) = checkpoints()
+    assert last.name == "step-00000002"
+    ranks.together(2, ranks.stage, place)
+    assert checkpoints() == []
+
+
+def full_disk(place: str) -> None:
+    """From step 3 on the system refuses larger files of one process."""
+    from train.session import Session
+
+    update = Session.update
+
+    def limited(self, step, *rest):
+        if step == 3 and os.environ["RANK"] == "1":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return update(self, step, *rest)
+
+    Session.update = limited  # pyrefly: ignore
+    ranks.stage(place)
+
+
+def test_a_damaged_checkpoint_is_named_by_all_as_one(workspace):
+    place = build(workspace, "preference.dpo", {"checkpoint_every": 4})
+    world.run(workspace, "reference.sums")
+    ranks.end(ranks.start(2, until_step_4, place))
+    (last,) = checkpoints()
+    damaged = max(last.glob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    said = the_only_line(place)
+    assert re.search(r"step-00000004: damaged checkpoint \(.*\); remove \S+ to train from the start", said), said
 
 
 def checkpoints() -> list[Path]:
@@ -146,7 +193,7 @@ def kill(count: int, place: str, victims: slice) -> None:
 
 @pytest.mark.parametrize("name", ["whole", "lora"])
 def test_killed_processes_continue_with_the_same_bits(workspace, name):
-    more = {"lora": {"rank": 2, "dropout": 0.2}} if name == "lora" else {}
+    more = {"lora": {"rank": 1, "dropout": 0.2}} if name == "lora" else {}  # one process has none of most adapters
     more |= {"validation": world.BY_GENERATION, "checkpoint_every": 2, "optimizer.steps": 12}
     place = build(workspace, "preference.dpo", more)
     world.run(workspace, "reference.sums")
