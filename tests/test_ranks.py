@@ -39,7 +39,7 @@ MODELS = {
     "llama": {},
     "qwen3_moe": {
         "model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 1, "moe_intermediate_size": 16,
-        "head_dim": 8, "tie_word_embeddings": False,
+        "tie_word_embeddings": False,
     },
 }  # fmt: skip
 

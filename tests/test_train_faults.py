@@ -14,13 +14,13 @@ from train.session import Session
     [
         (
             "preference.dpo.optimizer.micro_tokens",
-            41,
-            r"pair \S+ .*: 42 tokens with its prompt, .* set preference.dpo.opti",
+            23,
+            r"pair \(.*\): \d\d tokens with its prompt, .* set preference.dpo",
         ),
         (
             "sft.warm.optimizer.micro_tokens",
             17,
-            r"demo \(.*\): 18 tokens .* at most 17; set sft.warm.*micro_tokens to 18 or",
+            r"demo \(.*\): 18 tokens .* at most 17; set sft.warm.*_tokens to 18 or",
         ),
         ("reference.sums.micro_tokens", 23, r"sample \S+: 24 tokens .* set reference.sums.micro_tokens to 24 or more"),
     ],

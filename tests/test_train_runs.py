@@ -64,7 +64,7 @@ def test_micro_batches_change_no_result(workspace, section, more):
     world.build(workspace, changes=changes)
     run(workspace, "reference.sums")
     found = []
-    for budget in (16384, 60, {"sft": 18, "preference": 42}[section]):  # at last one example at a time
+    for budget in (16384, 60, {"sft": 18, "preference": 30}[section]):  # at last one example at a time
         world.set_params(workspace, changes | {f"{section}.{key}.optimizer.micro_tokens": budget})
         run(workspace, f"{section}.{key}")
         found.append((rows(workspace, "training", key), weights(workspace, key)))
