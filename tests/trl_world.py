@@ -213,8 +213,13 @@ def gradients(way: Ours | Theirs) -> dict[str, Tensor]:
     """Of one batch, by parameter."""
     way.model.zero_grad()
     way.backward()
-    found = {name: p.grad.clone() for name, p in way.model.named_parameters() if p.grad is not None}
-    way.model.zero_grad()
+    return taken(way)
+
+
+def taken(way: Ours | Theirs) -> dict[str, Tensor]:
+    """The gradients that a way has, by parameter; it has none afterwards."""
+    found = {name: p.grad for name, p in way.model.named_parameters() if p.grad is not None}
+    way.model.zero_grad(set_to_none=True)
     return found
 
 

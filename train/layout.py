@@ -24,7 +24,8 @@ SHORTEST_PREFIX = 8
 _SHORTEST_SHARE = 0.75  # of a block's longest segment: bounds its padding
 _FREE_PADDING = 16  # tokens of padding that cost less than another block
 
-Range = tuple[int, int]
+_MOST_SEEN = 1 << 22
+"""Places that the queries of a block with prefixes may look at: bounds its mask."""
 Device = torch.device | str
 
 
@@ -198,6 +199,7 @@ class Layout:
 
     @cached_property
     def ends(self) -> Ends:
+        """For the kernel that takes segments of any length."""
         lengths = [s.length for s in self.segments]
         reaches = [len(s.prefix) + s.length for s in self.segments]
         queries, keys = (to_tensor(np.cumsum([0, *n], dtype=np.int32), self.device) for n in (lengths, reaches))
@@ -222,8 +224,9 @@ class Layout:
 
 
 def _mask(block: Block, window: int | None, device: Device) -> Tensor:
-    """A block without prefixes has one mask for all of its segments."""
-    before = torch.tensor(block.prefixes if block.prefix else [0], device=device).view(-1, 1, 1, 1)
+    """Segments with equal prefixes, or without any, have one mask."""
+    differ = min(block.prefixes) < block.prefix
+    before = torch.tensor(block.prefixes if differ else block.prefixes[:1], device=device).view(-1, 1, 1, 1)
     own = torch.arange(block.length, device=device)
     ahead = torch.arange(block.prefix, device=device).view(1, 1, 1, -1)
     places = torch.cat([ahead.expand(len(before), -1, -1, -1), before + own], -1)
@@ -264,6 +267,9 @@ def _fits(block: list[Segment], segment: Segment) -> bool:
     """Whether a segment wastes little among those of a block, none of which is shorter."""
     prefixes = [len(s.prefix) for s in [*block, segment]]
     if bool(min(prefixes)) != bool(max(prefixes)):  # without a prefix no mask is needed
+        return False
+    seen = len(prefixes) * block[0].length * (max(prefixes) + block[0].length)
+    if max(prefixes) and seen > _MOST_SEEN:
         return False
     pairs = (block[0].length, segment.length), (max(prefixes), min(prefixes))
     return all(least >= min(most * _SHORTEST_SHARE, most - _FREE_PADDING) for most, least in pairs)

@@ -4,14 +4,15 @@
 
 Both start from the same random model of Qwen3's shape (`--layers`, `--width`, `--vocabulary`) and take turns in this
 process, `--repeat` times; the least CPU-seconds of one forward and backward over a batch count (collating included, the
-optimizer left out). TRL has two arms: `default` holds the reference model and runs it in each step, `cached` computes
-its log-probs once before training, as we do. A batch is 8 pairs in one micro-batch; `irpo_grouped` is 80 pairs of 8
-prompts, 8 pairs at a time for TRL, and for us in micro-batches of `--micro-tokens`.
+optimizer left out; the first time FLOPs are counted meanwhile, which costs us most). TRL has two arms: `default` holds
+the reference model and runs it in each step, `cached` computes its log-probs once before training, as we do. A batch is
+8 pairs in one micro-batch; `irpo_grouped` is 80 pairs of 8 prompts, 8 pairs at a time for TRL, and for us in
+micro-batches of `--micro-tokens`.
 
 FLOPs are those of matrix products and attention as `FlopCounterMode` counts them, causal attention as if it were full,
 in both. On the CPU TRL scores prompts too, which it does not where it has Triton; `flops_cached_compact` leaves these
 out of its count. `memory` is how far the peak of resident memory lies above where it was before the model was made, in
-a process of its own per arm: model, gradients, optimizer and two steps. `gradient_gap` is the largest difference of any
+a process of its own per arm: model, gradients, optimizer and one step. `gradient_gap` is the largest difference of any
 weight's gradient, relative to the largest of its tensor, and `curve_gap` (with `--curve`) that of the loss over five
 steps (TRL's own loop and optimizer).
 """
@@ -84,33 +85,38 @@ def prompts_scored(way: world.Theirs, arguments: argparse.Namespace) -> int:
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     pairs = world.make_pairs(world.SHAPES[name], arguments.vocabulary)
     ways = {arm: make(arm, arguments, pairs) for arm in ARMS}
-    found: dict[str, Any] = {"pairs": name, "n_pairs": len(pairs)} | _exact(ways, arguments)
-    seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    for _ in range(arguments.repeat):
+    first, seconds = _exact(ways, arguments)
+    for _ in range(arguments.repeat - 1):
         for arm, way in ways.items():
             seconds[arm].append(timed(way.backward))
             way.model.zero_grad()
     least = {arm: min(values) for arm, values in seconds.items()}
+    found: dict[str, Any] = {"pairs": name, "n_pairs": len(pairs)} | first
     found |= {f"cpu_{arm}": least[arm] / least["ours"] for arm in ("default", "cached")}
     found |= {f"seconds_{arm}": least[arm] for arm in ARMS}
     if arguments.curve:
         found |= {"curve_gap": curve_gap(arguments, pairs)}
-    return found | memory(name, arguments)
+    return found | (memory(name, arguments) if arguments.memory_pairs else {})
 
 
-def _exact(ways: dict[str, world.Ours | world.Theirs], arguments: argparse.Namespace) -> dict[str, float]:
-    """What does not depend on the machine: FLOPs and gradients of one forward and backward."""
-    gradients, count = {}, {}
+def _exact(
+    ways: dict[str, world.Ours | world.Theirs], arguments: argparse.Namespace
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """FLOPs and gradients of one forward and backward, which do not depend on the machine; and its CPU-seconds."""
+    gradients: dict[str, dict[str, torch.Tensor]] = {}
+    count: dict[str, int] = {}
+    seconds: dict[str, list[float]] = {}
     for arm, way in ways.items():
         with counting() as counter:
-            gradients[arm] = world.gradients(way)
-        count[arm] = counter.get_total_flops()
+            seconds[arm] = [timed(way.backward)]
+        gradients[arm], count[arm] = world.taken(way), counter.get_total_flops()
     theirs = ways["cached"]
     assert isinstance(theirs, world.Theirs)
     found = {f"flops_{arm}": count[arm] / count["ours"] for arm in ("default", "cached")}
     found |= {"flops_cached_compact": (count["cached"] - prompts_scored(theirs, arguments)) / count["ours"]}
     found |= {"gflop_ours": count["ours"] / 1e9}
-    return found | {"gradient_gap": max(world.gap(gradients["ours"], gradients[arm]) for arm in ("default", "cached"))}
+    gaps = [world.gap(gradients["ours"], gradients[arm]) for arm in ("default", "cached")]
+    return found | {"gradient_gap": max(gaps)}, seconds
 
 
 def curve_gap(arguments: argparse.Namespace, pairs: list[Pair]) -> float:
@@ -138,7 +144,7 @@ def _peak_of(name: str, arm: str, arguments: argparse.Namespace) -> float:
 
 
 def peak(name: str, arm: str, arguments: argparse.Namespace) -> float:
-    """MiB that two steps of an arm need in this process."""
+    """MiB that a step of an arm needs in this process."""
     pairs = world.make_pairs(world.SHAPES[name], arguments.vocabulary)[: arguments.memory_pairs]
     import trl.trainer.dpo_trainer  # noqa: F401  (what it takes to import is no arm's)
 
@@ -146,10 +152,8 @@ def peak(name: str, arm: str, arguments: argparse.Namespace) -> float:
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, which imports made, is forgotten
     way = make(arm, arguments, pairs)
     optimizer = torch.optim.AdamW(way.model.parameters(), lr=1e-6, fused=True)
-    for _ in range(2):  # the second has the optimizer's state
-        way.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    way.backward()
+    optimizer.step()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) / 1024 - before / 2**20
 
@@ -161,9 +165,9 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--micro-tokens", type=int, default=4096)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--curve", action="store_true", help="compare the losses of five steps, too")
-    parser.add_argument("--memory-pairs", type=int, default=16, help="of `irpo_grouped`, for `memory`")
+    parser.add_argument("--memory-pairs", type=int, default=16, help="at most, for `memory`; 0: without")
     parser.add_argument("--arm", choices=ARMS, help="the peak memory of one arm alone, in MiB")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     return parser.parse_args(given)
