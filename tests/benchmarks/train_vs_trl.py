@@ -57,7 +57,7 @@ def timed(run: Callable[[], Any]) -> float:
 
 
 def counting() -> FlopCounterMode:
-    """Counts FLOPs while it is held, the CPU's attention by the formulas of the other devices'."""
+    """Counts FLOPs while it is held, the CPU's attention by the formulas of other devices and sums in place as well."""
     aten = torch.ops.aten
 
     def forward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
@@ -66,11 +66,15 @@ def counting() -> FlopCounterMode:
     def backward(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
         return sdpa_backward_flop_count(grad, q, k, v)
 
-    attention: Any = {
+    def product(_: Any, a: Any, b: Any, **__: Any) -> int:
+        return 2 * a[0] * a[1] * b[1]
+
+    more: Any = {
+        aten.addmm_: product,
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }
-    return FlopCounterMode(display=False, custom_mapping=attention)
+    return FlopCounterMode(display=False, custom_mapping=more)
 
 
 def prompts_scored(way: world.Theirs, arguments: argparse.Namespace) -> int:
