@@ -1,7 +1,6 @@
 """What training computes is in its table, and how fast beside the ledger, on screen and in SQL."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -116,7 +115,7 @@ def test_utilisation_is_six_flops_per_weight_and_useful_token_over_the_peak(work
     assert row.mfu == pytest.approx(6 * weights * row.useful_tokens_per_s / 0.25e12)
 
 
-def policy(kind: str = "llama", lora: Lora | None = None, **changes: Any) -> Any:
+def model_of(kind: str = "llama", lora: Lora | None = None, **changes: Any) -> Any:
     sizes = {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -129,25 +128,25 @@ def policy(kind: str = "llama", lora: Lora | None = None, **changes: Any) -> Any
         from train.policy import add_adapters
 
         add_adapters(model, lora, "CAUSAL_LM")
-    return SimpleNamespace(model=model)
+    return model
 
 
 def test_head_and_embeddings_do_not_count_tied_or_not():
-    tied, untied = (flops_per_token(policy(tie_word_embeddings=tie)) for tie in (True, False))
+    tied, untied = (flops_per_token(model_of(tie_word_embeddings=tie)) for tie in (True, False))
     assert tied == untied == 6 * (2 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32) + 32)
 
 
 def test_frozen_weights_need_no_gradient_of_their_own():
-    whole = policy().model
+    whole = model_of()
     layers = sum(p.numel() for name, p in whole.named_parameters() if "layers" in name or "norm" in name)
-    adapted = policy(lora=Lora(rank=2))
-    adapters = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
+    adapted = model_of(lora=Lora(rank=2))
+    adapters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert flops_per_token(adapted) == 4 * layers + 6 * adapters
 
 
 def test_of_experts_only_the_chosen_ones_count():
     def of(chosen: int) -> float:
-        return flops_per_token(policy("mixtral", num_local_experts=4, num_experts_per_tok=chosen))
+        return flops_per_token(model_of("mixtral", num_local_experts=4, num_experts_per_tok=chosen))
 
     experts = 2 * 4 * 3 * 32 * 64
     assert of(4) - of(1) == pytest.approx(6 * experts * 3 / 4)

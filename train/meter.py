@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from stores.speeds import SpeedLog, StepSpeed
 from stores.stage import Stage
@@ -50,7 +51,7 @@ class Meter:
         self.log, self.trackers = SpeedLog(stage.root, stage.name), Trackers()
         self.note = ""
         """The speed of the last logged step, in words."""
-        self.flops, self.peak = flops_per_token(policy), peak_flops(policy.device, policy.precision)
+        self.flops, self.peak = flops_per_token(policy.model), peak_flops(policy.device, policy.precision)
         self._at, self._trained = 0.0, Load()
         self._seconds, self._examples, self._load = 0.0, 0, Load()
 
@@ -115,11 +116,10 @@ class Meter:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def flops_per_token(policy: Policy) -> float:
+def flops_per_token(model: PreTrainedModel) -> float:
     """FLOPs of a forward and a backward for one token, by the weights that it passes: of a mixture of experts, so many
     of them as are chosen for a token.
     """
-    model = policy.model
     ends = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
     outside = {id(p) for module in ends for p in module.parameters()}
     share = _share_of_experts(model.config.get_text_config())
