@@ -14,6 +14,7 @@ from stores.parquet import rows_to_table
 from stores.paths import run_dir
 from stores.speeds import SpeedLog, training_speeds
 from stores.store import Store
+from tests import ranks_world
 from tests import training_world as world
 from tests.training_world import rows, run
 from train.meter import flops_per_token, peak_flops
@@ -91,6 +92,21 @@ def test_a_resumed_run_measures_again_what_it_does_again(workspace, monkeypatch)
     assert after[:4] == before[:4]
     assert after[4] != before[4]
     assert log.path.parent == workspace.parent / "ledger/speeds"
+
+
+@pytest.mark.slow
+def test_of_several_processes_all_is_counted_and_said_once(workspace, monkeypatch):
+    world.build(workspace, changes={"preference.dpo.optimizer.micro_tokens": 120})
+    run(workspace, "reference.sums", "preference.dpo")
+    alone = [row["n_useful_tokens"] for row in rows(workspace, "training", "dpo")]
+    monkeypatch.setenv("PAIRWRIGHT_TRACKERS", "tensorboard")
+    ranks_world.together(2, ranks_world.stage, "preference.dpo")
+    assert [row["n_useful_tokens"] for row in rows(workspace, "training", "dpo")] == alone
+    found = list(SpeedLog(workspace, "dpo").rows())
+    assert [(row.step, row.n_devices) for row in found] == [(step, 2) for step in range(6)]
+    assert [row.examples_per_s * row.seconds for row in found] == pytest.approx([4] * 6)
+    (events,) = (workspace.parent / "ledger/tracking/tensorboard/workspace/preference.dpo").iterdir()
+    assert events.name.startswith("events")
 
 
 @pytest.mark.parametrize(("section", "key", "unit"), [("preference", "dpo", "pairs"), ("sft", "warm", "demos")])

@@ -43,8 +43,8 @@ class Trackers:
         return trackers
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Numbers of a step; what is null is left out."""
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        """Numbers of a step; what is null is left out, and the step's own number (trackio keeps that name to itself)."""
+        numbers = {name: x for name, x in values.items() if isinstance(x, int | float) and name != "step"}
         for name, tracker in list(self.working.items()):
             self._try(name, tracker.log, numbers, step)
 
