@@ -137,7 +137,10 @@ class Theirs:
         cached: bool,
         micro_pairs: int = 8,
         loss: Sequence[str] = ("sigmoid",),
+        adapters: Any = None,
+        on_cuda: bool = False,
     ):
+        """`adapters`: a peft configuration; `on_cuda`: under autocast in bfloat16 there."""
         from datasets import Dataset
         from trl import DPOConfig, DPOTrainer
 
@@ -152,13 +155,14 @@ class Theirs:
             output_dir=self.place.name, per_device_train_batch_size=micro_pairs, beta=BETA, loss_type=list(loss),
             gradient_accumulation_steps=len(pairs) // micro_pairs, learning_rate=1e-3, lr_scheduler_type="constant",
             weight_decay=0.0, max_grad_norm=1.0, max_steps=5, num_train_epochs=5, logging_steps=1, report_to=[],
-            save_strategy="no", bf16=False, use_cpu=True, gradient_checkpointing=False, max_length=None,
+            save_strategy="no", bf16=on_cuda, use_cpu=not on_cuda, gradient_checkpointing=False, max_length=None,
             precompute_ref_log_probs=cached, disable_tqdm=True, train_sampling_strategy="sequential", seed=0,
         )  # fmt: skip
         rows = Dataset.from_list([_row(pair) for pair in pairs])
         tuned = copy.deepcopy(model)
-        reference = None if cached else copy.deepcopy(model)
-        self.trainer = Given(tuned, reference, arguments, train_dataset=rows, processing_class=tokenizer())
+        reference = None if cached or adapters else copy.deepcopy(model)
+        more = {"train_dataset": rows, "processing_class": tokenizer(), "peft_config": adapters}
+        self.trainer = Given(tuned, reference, arguments, **more)
         self.micro = [list(range(i, i + micro_pairs)) for i in range(0, len(pairs), micro_pairs)]
         tuned.train()
 

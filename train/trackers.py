@@ -43,7 +43,7 @@ class Trackers:
         return trackers
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Numbers of a step; what is null is left out, and the step's own number (trackio keeps that name to itself)."""
+        """Numbers of a step; what is null is left out, and the step's own, whose name trackio keeps to itself."""
         numbers = {name: x for name, x in values.items() if isinstance(x, int | float) and name != "step"}
         for name, tracker in list(self.working.items()):
             self._try(name, tracker.log, numbers, step)

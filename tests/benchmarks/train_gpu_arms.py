@@ -145,7 +145,7 @@ class Theirs(world.Theirs):
     def backward(self) -> float:
         total = 0.0
         for numbers in self.micro:
-            inputs = self.trainer._prepare_inputs(self.trainer.data_collator([self._rows[i] for i in numbers]))
+            inputs = self.trainer._prepare_inputs(self.inputs(numbers))
             with self.trainer.accelerator.autocast():
                 loss: Tensor = self.trainer.compute_loss(self.model, inputs) / len(self.micro)
             loss.backward()
