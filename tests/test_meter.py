@@ -94,6 +94,16 @@ def test_a_resumed_run_measures_again_what_it_does_again(workspace, monkeypatch)
     assert log.path.parent == workspace.parent / "ledger/speeds"
 
 
+def test_pairs_are_counted_where_prompts_are_drawn_too(workspace):
+    """Two pairs of the same sides for each prompt, all of which a step draws together."""
+    world.build(workspace, changes={"preference.dpo.group_prompts": True, "preference.dpo.optimizer.steps": 2})
+    world.write(workspace, "sums", [world.pair(i, rank=rank) for i in range(10) for rank in range(2)])
+    run(workspace, "reference.sums", "preference.dpo")
+    assert [row.examples_per_s * row.seconds for row in SpeedLog(workspace, "dpo").rows()] == pytest.approx([8, 8])
+    first = rows(workspace, "training", "dpo")[0]
+    assert first["sharing"] >= 2
+
+
 @pytest.mark.slow
 def test_of_several_processes_all_is_counted_and_said_once(workspace, monkeypatch):
     world.build(workspace, changes={"preference.dpo.optimizer.micro_tokens": 120})

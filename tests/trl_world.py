@@ -4,7 +4,9 @@ TRL gets the same token ids: its preparation of datasets (which renders and appe
 """
 
 import copy
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -150,9 +152,10 @@ class Theirs:
             def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
                 return dataset
 
-        self.place = tempfile.TemporaryDirectory()
+        place = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, place, True)  # without a warning, in whichever test it is collected
         arguments = DPOConfig(
-            output_dir=self.place.name, per_device_train_batch_size=micro_pairs, beta=BETA, loss_type=list(loss),
+            output_dir=place, per_device_train_batch_size=micro_pairs, beta=BETA, loss_type=list(loss),
             gradient_accumulation_steps=len(pairs) // micro_pairs, learning_rate=1e-3, lr_scheduler_type="constant",
             weight_decay=0.0, max_grad_norm=1.0, max_steps=5, num_train_epochs=5, logging_steps=1, report_to=[],
             save_strategy="no", bf16=on_cuda, use_cpu=not on_cuda, gradient_checkpointing=False, max_length=None,

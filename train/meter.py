@@ -40,7 +40,8 @@ _PEAKS = {
     r"L4": (121, 30.3),
 }
 """Dense bfloat16 and float32 TFLOP/s of NVIDIA's data sheets, by the device's name."""
-_EXAMPLES = {"preference": "pairs", "sft": "demos", "ppo": "rollouts", "reward_model": "samples"}
+_EXAMPLES = {"preference": ("pairs", 2), "sft": ("demos", 1), "ppo": ("rollouts", 1), "reward_model": ("samples", 1)}
+"""What a stage's examples are called, and how many sequences each has."""
 
 
 class Meter:
@@ -70,11 +71,12 @@ class Meter:
         """A step begins."""
         self._at, self._trained = time.perf_counter(), self.policy.trained
 
-    def stop(self, examples: int) -> Load:
-        """Its update is done. Returns what this process computed for it."""
+    def stop(self, sequences: int) -> Load:
+        """Its update, on so many sequences, is done. Returns what this process computed for it."""
         load = self.policy.trained.minus(self._trained)
         self._seconds += time.perf_counter() - self._at
-        self._examples, self._load = self._examples + examples, self._load.plus(load)
+        self._examples += sequences // _EXAMPLES[self.stage.section][1]
+        self._load = self._load.plus(load)
         return load
 
     def columns(self, load: Load) -> dict[str, Any]:
@@ -100,7 +102,7 @@ class Meter:
             self.trackers.log(step, row | {name: getattr(speed, name) for name in StepSpeed._fields[2:-2]})
 
     def _words(self, speed: StepSpeed) -> str:
-        words = [f"{speed.examples_per_s:,.1f} {_EXAMPLES[self.stage.section]}/s"]
+        words = [f"{speed.examples_per_s:,.1f} {_EXAMPLES[self.stage.section][0]}/s"]
         words += [f"{speed.useful_tokens_per_s:,.0f} tokens/s ({speed.computed_tokens_per_s:,.0f} computed)"]
         words += [] if speed.mfu is None else [f"MFU {speed.mfu:.0%}"]
         return ", ".join([*words, f"{speed.peak_memory / 2**30:.1f} GiB"])

@@ -141,7 +141,7 @@ class Session:
 
     def log(self, step: int, columns: dict[str, Any]) -> None:
         """A step's end. Keeps its columns of the training table, if the step is one that is logged."""
-        load = self.meter.stop(len(self.schedule.visits(step)))
+        load = self.meter.stop(columns["n_sequences"])
         if self._is_logged(step):
             self._add_row(step, columns | self.meter.columns(load) | self._before)
             self.meter.report(step, self.state.rows[-1])
