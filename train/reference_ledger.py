@@ -108,7 +108,7 @@ class ReferenceLedger:
         setting = {"scored": {"precision": self.config.precision, "path": policy.path, "device": self.device}}
         if parallel.leads():
             self.ledger.begin(context, self.config.model, self.model, setting)
-        sequences = {asked: scored[span] for asked, span in missing.items()}
+        sequences = {asked: scored[missing[asked]] for asked in sorted(missing)}  # in whatever order a source has them
         began, pending = time.perf_counter(), list[Entry]()
         with progress("reference log-probs", total, "completions", n_kept) as bar:
             try:

@@ -61,8 +61,8 @@ def find_references(stage: Stage, source: Source, pairs: list[Pair]) -> Referenc
     place, run = f"{stage.section} {stage.name}", stage.config.reference
     own = Stage("reference", run, stage.root, stage.params)
     config: ReferenceRun = own.config
-    if config.model != stage.config.model:
-        pairs = load_pairs(source, Reader.of(own), mismatched=stage.config.mismatched)
+    if (config.model, config.mismatched) != (stage.config.model, stage.config.mismatched):
+        pairs = load_pairs(source, Reader.of(own), mismatched=config.mismatched)
     scored = spans(pairs)
     table, why = run_dir(_TABLE, run, stage.root), "is not there"
     if table.is_dir():
