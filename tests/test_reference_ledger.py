@@ -118,7 +118,7 @@ def test_what_was_computed_before_a_kill_is_kept(workspace, forwards, monkeypatc
 
 
 def test_an_error_keeps_what_was_computed_before_it(workspace, forwards, monkeypatch):
-    build(workspace, 10, micro_tokens=200)
+    build(workspace, 10, micro_tokens=100)
     logprobs = Policy.logprobs
 
     def failing(self, sequences):
