@@ -177,7 +177,7 @@ def test_a_run_that_goes_on_goes_on_in_its_tracker(workspace, fake, monkeypatch)
 def tensorboard_scalars(directory: Path) -> dict[str, dict[int, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    events: Any = EventAccumulator(str(directory), size_guidance={"scalars": 0})
     events.Reload()
     return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 

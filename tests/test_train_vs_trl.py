@@ -83,7 +83,7 @@ def test_trl_ends_what_is_a_step(model):
     rows = Dataset.from_list([{"prompt": "one two", "chosen": " three", "rejected": " one"}])
     settings = DPOConfig(output_dir="unused", bf16=False, use_cpu=True, max_length=None)
     trainer: Any = SimpleNamespace(_tokenizer=tokenizer)
-    prepared = next(iter(DPOTrainer._prepare_dataset(trainer, rows, tokenizer, settings, "train")))
+    prepared: Any = next(iter(DPOTrainer._prepare_dataset(trainer, rows, tokenizer, settings, "train")))
     step, eos = tokenizer.encode(" three"), tokenizer.eos_token_id
     assert prepared["chosen_ids"] == [*step, eos]
     prompt = np.array(prepared["prompt_ids"], np.int32)
