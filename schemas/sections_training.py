@@ -136,15 +136,7 @@ class TrainingRun(LearningRun):
         return self
 
 
-class DividedRun(TrainingRun):
-    """What the stages share that several processes can train together."""
-
-    cpu_offload: bool = Field(
-        default=False, description="under torchrun: weights, gradients and optimizer in the CPU's memory"
-    )
-
-
-class SftRun(DividedRun):
+class SftRun(TrainingRun):
     """Supervised fine-tuning on demos."""
 
     writes: ClassVar = ("models", "training")
@@ -172,7 +164,7 @@ class ReferenceRun(Section):
     max_tokens: Positive = 1024
 
 
-class PreferenceRun(DividedRun):
+class PreferenceRun(TrainingRun):
     """Preference optimisation on pairs."""
 
     writes: ClassVar = ("models", "training")

@@ -12,13 +12,13 @@ from stores.paths import ledger_dir
 
 
 class StepSpeed(NamedTuple):
-    """One row per logged step of a training run here: how fast the updates since the row before were.
+    """One row per logged step of a run's last training here (finished or not): speed of updates since the row before.
 
-    `step` is the table `training`'s; validation and checkpoints are left out. Examples are pairs, demos, samples or
-    rollouts. Useful tokens are those of all sequences, each with a prompt of its own; computed ones the places that
-    forwards with gradients ran over: what is shared once, and padding. `mfu` is null where the devices' peak is not
-    known (`train.meter` says what it counts). Peak memory is what tensors took on a CUDA device, else the process's,
-    in bytes; of several devices the largest.
+    `step` is the table `training`'s where that is what was trained last. Validation and checkpoints are left out.
+    Examples are pairs, demos, samples or rollouts. Useful tokens are those of all sequences, each with a prompt of its
+    own; computed ones the places that forwards with gradients ran over: what is shared once, and padding. `mfu` is null
+    where the devices' peak is not known (`train.meter` says what it counts). Peak memory is what tensors took on a CUDA
+    device, else the process's, in bytes; of several devices the largest.
     """
 
     run: str

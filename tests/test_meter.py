@@ -108,10 +108,10 @@ def test_pairs_are_counted_where_prompts_are_drawn_too(workspace):
 def test_of_several_processes_all_is_counted_and_said_once(workspace, monkeypatch):
     world.build(workspace, changes={"preference.dpo.optimizer.micro_tokens": 120})
     run(workspace, "reference.sums", "preference.dpo")
-    alone = [row["n_useful_tokens"] for row in rows(workspace, "training", "dpo")]
+    alone = [[row[name] for name in LOADS] for row in rows(workspace, "training", "dpo")]
     monkeypatch.setenv("PAIRWRIGHT_TRACKERS", "tensorboard")
     ranks_world.together(2, ranks_world.stage, "preference.dpo")
-    assert [row["n_useful_tokens"] for row in rows(workspace, "training", "dpo")] == alone
+    assert [[row[name] for name in LOADS] for row in rows(workspace, "training", "dpo")] == alone
     found = list(SpeedLog(workspace, "dpo").rows())
     assert [(row.step, row.n_devices) for row in found] == [(step, 2) for step in range(6)]
     assert [row.examples_per_s * row.seconds for row in found] == pytest.approx([4] * 6)
@@ -207,6 +207,14 @@ def test_a_peak_that_is_no_number_is_a_mistake(monkeypatch, given):
     monkeypatch.setenv("PAIRWRIGHT_PEAK_TFLOPS", given)
     with pytest.raises(ValueError, match=rf"PAIRWRIGHT_PEAK_TFLOPS: '{given}' is no number of TFLOP/s; give"):
         peak_flops(torch.device("cpu"), "fp32")
+
+
+def test_a_peak_that_is_no_number_is_found_before_anything_takes_long(workspace, monkeypatch):
+    world.build(workspace)
+    monkeypatch.setenv("PAIRWRIGHT_PEAK_TFLOPS", "fast")
+    monkeypatch.setattr("train.preference.load_pairs", None)
+    with pytest.raises(ValueError, match="PAIRWRIGHT_PEAK_TFLOPS: 'fast' is no number"):
+        run(workspace, "preference.dpo")
 
 
 def test_a_table_of_the_version_before_is_read(workspace):

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 import train.ppo
 import train.reward_model
 import train.scores
+import train.sft
 from train import parallel
+from train.command import train_stage
 
 SIZES = st.lists(st.lists(st.integers(1, 900), min_size=1, max_size=9), max_size=9)
 
@@ -84,3 +86,36 @@ def test_the_launcher_comes_from_the_environment(monkeypatch):
         monkeypatch.setenv(name, "1")
     parallel.relaunch("train.sft", ["warm"])
     assert len(started) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ('a "b', "No closing quotation"),
+        ("banana", "'banana' is no argument of torchrun"),
+        ("2", "'2' is no argument of torchrun"),
+        ("--nproc-per-node two", "Unsupported nproc_per_node value: two"),
+        ("--nproc-per-nodes 2", "unrecognized arguments: --nproc-per-nodes"),
+    ],
+)
+def test_what_torchrun_does_not_take_is_one_line(monkeypatch, capsys, given, reason):
+    monkeypatch.setenv(parallel.LAUNCHER, given)
+    monkeypatch.setattr(parallel.os, "execv", None)
+    with pytest.raises(SystemExit, match="1"):
+        train_stage("sft", train.sft.run, ["warm"])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"sft.warm: PAIRWRIGHT_TORCHRUN: '{given}': ")
+    assert reason in said
+    assert said.endswith("; give torchrun's arguments, as in PAIRWRIGHT_TORCHRUN='--standalone --nproc-per-node 8'\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("yes", "'yes' is neither 0 nor 1"), ("1", "only under torchrun; set PAIRWRIGHT_TORCHRUN='--standalone --nproc")],
+)
+def test_what_is_to_lie_in_the_cpus_memory_is_divided(monkeypatch, capsys, given, said):
+    monkeypatch.setenv(parallel.OFFLOAD, given)
+    with pytest.raises(SystemExit, match="1"):
+        train_stage("sft", train.sft.run, ["warm"])
+    assert capsys.readouterr().err.startswith(f"sft.warm: PAIRWRIGHT_CPU_OFFLOAD: {said}")

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -44,7 +45,7 @@ class FakeRun:
 @pytest.fixture
 def fake(monkeypatch):
     """Stands in for a library: `fake("wandb")` returns the list of its runs."""
-    find = importlib.util.find_spec
+    find, there = importlib.util.find_spec, ModuleSpec("fake", None, origin="fake.py")
 
     def install(name: str, fails: str = "") -> list[FakeRun]:
         runs: list[FakeRun] = []
@@ -58,7 +59,7 @@ def fake(monkeypatch):
         module: Any = ModuleType(name)
         module.init = init
         monkeypatch.setitem(sys.modules, name, module)
-        monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: SimpleNamespace() if n == name else find(n, *a))
+        monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: there if n == name else find(n, *a))
         monkeypatch.setenv("PAIRWRIGHT_TRACKERS", name)
         return runs
 
@@ -131,10 +132,11 @@ def test_a_tracker_that_fails_is_left_out_and_ends_no_training(workspace, fake, 
     assert all(not one.logged for one in seen) == (fails != "finish")
 
 
-def test_a_library_that_is_not_there_is_said_and_training_goes_on(workspace, monkeypatch, capsys):
+@pytest.mark.parametrize("found", [None, ModuleSpec("trackio", None)], ids=["nothing", "a directory of that name"])
+def test_a_library_that_is_not_there_is_said_and_training_goes_on(workspace, monkeypatch, capsys, found):
     build(workspace)
     monkeypatch.setenv("PAIRWRIGHT_TRACKERS", "trackio")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: found)
     run(workspace, "preference.dpo")
     line = "preference dpo: tracker trackio is left out: it is not installed; `pip install -e '.[trackio]'` does that\n"
     assert line in capsys.readouterr().err

@@ -146,6 +146,9 @@ class Theirs:
         from datasets import Dataset
         from trl import DPOConfig, DPOTrainer
 
+        if len(pairs) % micro_pairs:
+            raise ValueError(f"{len(pairs)} pairs: micro-batches of {micro_pairs} do not divide them")
+
         class Given(DPOTrainer):
             """Takes rows of token ids as they are."""
 

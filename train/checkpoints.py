@@ -31,6 +31,7 @@ from train import parallel, sharding
 from train.policy import Policy
 from train.saving import LAST_IS_INTACT, disk_errors
 
+DIRECTORY = "PAIRWRIGHT_CHECKPOINTS"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -52,7 +53,7 @@ class Checkpoints:
     """The checkpoints of one run, for a policy and its optimizer."""
 
     def __init__(self, fingerprint: str, policy: Policy, optimizer: torch.optim.AdamW):
-        self.directory = Path(os.environ.get("PAIRWRIGHT_CHECKPOINTS") or ledger_dir() / "checkpoints") / fingerprint
+        self.directory = Path(os.environ.get(DIRECTORY) or ledger_dir() / "checkpoints").expanduser() / fingerprint
         self.policy, self.optimizer = policy, optimizer
         self.journal = self.directory / "journal"
         """A file that a run may append to; it stays until all is removed."""
@@ -71,7 +72,13 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            remedy = f"set {DIRECTORY} to a directory that can be written"
+            raise ValueError(
+                f"{self.directory.parent}: no place for checkpoints ({error.strerror}); {remedy}"
+            ) from None
         with (self.directory / "lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

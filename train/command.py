@@ -30,15 +30,17 @@ def train_stage(section: str, build: Build, argv: Sequence[str] | None = None) -
         help="the run of the release to train from (default: the one that params.yaml names, or the only one)",
     )
     arguments = parser.parse_args(argv)
-    parallel.relaunch(f"train.{section}", sys.argv[1:] if argv is None else argv)
     if arguments.data_run and not arguments.data:
         parser.error("--data-run: give --data, the release that has it")
-    with errors_as_exits(section, arguments.run), parallel.group():
-        release = Release.open(arguments.data, arguments.data_run) if arguments.data else None
-        if parallel.leads():
-            execute(section, arguments.run, lambda stage: build(stage, release))
-        else:
-            build(Stage(section, arguments.run), release)
+    with errors_as_exits(section, arguments.run):
+        parallel.relaunch(f"train.{section}", sys.argv[1:] if argv is None else argv)
+        with parallel.group():
+            parallel.offloads()  # a mistake is found before anything takes long
+            release = Release.open(arguments.data, arguments.data_run) if arguments.data else None
+            if parallel.leads():
+                execute(section, arguments.run, lambda stage: build(stage, release))
+            else:
+                build(Stage(section, arguments.run), release)
 
 
 def source_of(stage: Stage, table: str, run: str, release: Release | None) -> Source:

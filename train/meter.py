@@ -1,8 +1,9 @@
 """What a step computes and how fast: tokens for the table, speed for the screen, for trackers and beside the ledger.
 
-The table gets what params and data decide. Timings go where other timings go (`stores.speeds`; the view
-`training_speed`), since a table must be the same whenever it is built. Seconds are those between a step's start and the
-end of its update: validation, what is watched, and checkpoints are left out, and for `ppo` rollouts are in it.
+The table gets what params and data decide: what one process would compute, however many do. Timings, and what really
+ran, go where other timings go (`stores.speeds`; the view `training_speed`), since a table must be the same whenever it
+is built. Seconds are those between a step's start and the end of its update: validation, what is watched, and
+checkpoints are left out, and for `ppo` rollouts are in it.
 
 MFU counts what the model needs for the useful tokens and nothing twice: 6 FLOPs per weight of its layers (Kaplan et al.
 2020, arXiv 2001.08361; Chowdhery et al. 2022, arXiv 2204.02311, App. B), 4 where the weight is frozen. Embeddings, the
@@ -53,7 +54,7 @@ class Meter:
         self.note = ""
         """The speed of the last logged step, in words."""
         self.flops, self.peak = flops_per_token(policy.model), peak_flops(policy.device, policy.precision)
-        self._at, self._trained = 0.0, Load()
+        self._at, self._trained, self._planned = 0.0, Load(), Load()
         self._seconds, self._examples, self._load = 0.0, 0, Load()
 
     @contextmanager
@@ -69,23 +70,14 @@ class Meter:
 
     def start(self) -> None:
         """A step begins."""
-        self._at, self._trained = time.perf_counter(), self.policy.trained
+        self._at, self._trained, self._planned = time.perf_counter(), self.policy.trained, self.policy.planned
 
     def stop(self, sequences: int) -> Load:
-        """Its update, on so many sequences, is done. Returns what this process computed for it."""
-        load = self.policy.trained.minus(self._trained)
+        """Its update, on so many sequences, is done. Returns what one process computes for it."""
         self._seconds += time.perf_counter() - self._at
         self._examples += sequences // _EXAMPLES[self.stage.section][1]
-        self._load = self._load.plus(load)
-        return load
-
-    def columns(self, load: Load) -> dict[str, Any]:
-        """A logged step's columns of the table, from what each process computed for it."""
-        whole = _summed(load)
-        if not whole.useful:
-            return {}
-        tokens = {"n_useful_tokens": whole.useful, "n_computed_tokens": whole.computed}
-        return tokens | {"sharing": whole.sharing, "padding": whole.padding}
+        self._load = self._load.plus(self.policy.trained.minus(self._trained))
+        return self.policy.planned.minus(self._planned)
 
     def report(self, step: int, row: dict[str, Any]) -> None:
         """Says how fast the steps since the last report were, of which `row` is the table's last."""
@@ -138,17 +130,33 @@ def _share_of_experts(config: Any) -> float:
     return chosen / n if n and chosen else 1.0
 
 
+def given_peak() -> float | None:
+    """TFLOP/s of `$PAIRWRIGHT_PEAK_TFLOPS`. Raises ValueError for what is none."""
+    given = os.environ.get(PEAK)
+    if not given:
+        return None
+    if not re.fullmatch(r"\d+(\.\d+)?", given) or not float(given):
+        raise ValueError(f"{PEAK}: '{given}' is no number of TFLOP/s; give a device's peak, as in 989")
+    return float(given)
+
+
 def peak_flops(device: torch.device, precision: str) -> float | None:
     """What a device can do in a second, by `$PAIRWRIGHT_PEAK_TFLOPS` or its data sheet; None where it is not known."""
-    if given := os.environ.get(PEAK):
-        if not re.fullmatch(r"\d+(\.\d+)?", given) or not float(given):
-            raise ValueError(f"{PEAK}: '{given}' is no number of TFLOP/s; give a device's peak, as in 989")
-        return float(given) * 1e12
+    if given := given_peak():
+        return given * 1e12
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     known = next((peaks for pattern, peaks in _PEAKS.items() if re.search(rf"\b{pattern}\b", name)), None)
     if known is None or "MIG" in name:  # a part of a device
         return None
     return known[precision != "bf16"] * 1e12
+
+
+def load_columns(load: Load) -> dict[str, Any]:
+    """A logged step's columns of the table."""
+    if not load.useful:
+        return {}
+    tokens = {"n_useful_tokens": load.useful, "n_computed_tokens": load.computed}
+    return tokens | {"sharing": load.sharing, "padding": load.padding}
 
 
 def _summed(load: Load) -> Load:

@@ -166,6 +166,18 @@ def micro_batches(examples: Sequence[Sequence[Tokens]], budget: int, padded: boo
     return groups
 
 
+def load_of(groups: Iterable[Sequence[Sequence[Tokens]]], padded: bool = False) -> Load:
+    """What forwards of such groups of examples compute, without laying them out."""
+    total = Load()
+    for group in groups:
+        count = _Padded() if padded else _Shared()
+        for example in group:
+            count.add(example)
+        useful = sum(s.length for example in group for s in example)
+        total = total.plus(Load(useful, useful if padded else count.tokens, count.tokens))
+    return total
+
+
 def require_fit(examples: Iterable[tuple[str, Sequence[Tokens]]], budget: int, setting: str, padded: bool) -> None:
     """Raises ValueError where a forward of one example alone is beyond the budget, which the `setting` gives."""
     for name, example in examples:
@@ -194,6 +206,10 @@ class _Padded:
 
     def __init__(self) -> None:
         self.rows = self.widest = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.widest
 
     def with_(self, example: Sequence[Tokens]) -> int:
         return max(self.widest, *(s.length for s in example)) * (self.rows + len(example))

@@ -6,7 +6,8 @@ holds locks, writes outputs and prints. A process on its own has no process grou
 identity.
 
 `PAIRWRIGHT_TORCHRUN` names torchrun's arguments, with which a training stage starts itself again; a stage that is
-started under torchrun needs no variable. Neither is a parameter: how many processes train decides no row.
+started under torchrun needs no variable. `PAIRWRIGHT_CPU_OFFLOAD=1` keeps weights, gradients and optimizer in the CPU's
+memory. None is a parameter: where a run is computed decides no row.
 """
 
 import contextlib
@@ -25,7 +26,8 @@ from torch import Tensor
 
 from builders.model_files import device as default_device
 
-LAUNCHER = "PAIRWRIGHT_TORCHRUN"
+LAUNCHER, OFFLOAD = "PAIRWRIGHT_TORCHRUN", "PAIRWRIGHT_CPU_OFFLOAD"
+_EXAMPLE = f"{LAUNCHER}='--standalone --nproc-per-node 8'"
 _CONTRACT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun (and whoever else starts processes for torch.distributed) tells each of them."""
 _PATIENCE = timedelta(hours=6)
@@ -35,12 +37,48 @@ T = TypeVar("T")
 
 
 def relaunch(module: str, arguments: Sequence[str]) -> None:
-    """Becomes torchrun with this module, where the environment asks for it and nobody has done so yet."""
+    """Becomes torchrun with this module, where the environment asks for it and nobody has done so yet.
+
+    Raises ValueError for what are no arguments of torchrun.
+    """
     wanted = os.environ.get(LAUNCHER)
     if wanted and not launched():
-        command = [sys.executable, "-m", "torch.distributed.run", *shlex.split(wanted), "-m", module, *arguments]
+        given = [*_torchrun_arguments(wanted), "-m", module, *arguments]
         sys.stderr.flush()
-        os.execv(sys.executable, command)
+        os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *given])
+
+
+def _torchrun_arguments(text: str) -> list[str]:
+    """A text's words, if torchrun takes them and starts with them what follows."""
+    from torch.distributed.run import determine_local_world_size, parse_args
+
+    said = io.StringIO()
+    try:
+        words = shlex.split(text)
+        with contextlib.redirect_stderr(said):
+            known = parse_args([*words, "-m", "what.follows"])
+        if known.training_script != "what.follows":
+            raise ValueError(f"'{known.training_script}' is no argument of torchrun")
+        determine_local_world_size(known.nproc_per_node)
+    except (ValueError, SystemExit) as error:
+        reason = said.getvalue().strip().rpartition("error: ")[2] if isinstance(error, SystemExit) else str(error)
+        raise ValueError(f"{LAUNCHER}: '{text}': {reason}; give torchrun's arguments, as in {_EXAMPLE}") from None
+    return words
+
+
+def offloads() -> bool:
+    """Whether the environment asks for weights, gradients and optimizer in the CPU's memory.
+
+    Raises ValueError for another value than 0 and 1, and for a process on its own, whose model is not divided.
+    """
+    given = os.environ.get(OFFLOAD, "0")
+    if given not in ("", "0", "1"):
+        raise ValueError(f"{OFFLOAD}: '{given}' is neither 0 nor 1")
+    if given == "1" and not active():
+        raise ValueError(
+            f"{OFFLOAD}: only under torchrun; set {LAUNCHER}='--standalone --nproc-per-node 1', or unset it"
+        )
+    return given == "1"
 
 
 def launched() -> bool:

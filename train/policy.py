@@ -57,7 +57,6 @@ class Policy:
         precision: Literal["fp32", "bf16"] = "fp32",
         lora: Lora | None = None,
         gradient_checkpointing: bool = False,
-        offload: bool = False,
     ):
         self.model, self.tokenizer, self.precision, self.lora = model, tokenizer, precision, lora
         self.device = parallel.device() if parallel.active() else next(model.parameters()).device
@@ -69,7 +68,7 @@ class Policy:
         self._peft = self._add_adapters(lora) if lora else None
         model.eval()
         self._directory = Path()
-        self._root = sharding.shard(model, precision == "bf16", offload) if parallel.active() else None
+        self._root = sharding.shard(model, precision == "bf16") if parallel.active() else None
         self._tolerance = _ROUGH_TOLERANCE if self._root and precision == "bf16" else TOLERANCE
         torch.set_float32_matmul_precision("highest")
         with torch.no_grad(), self._autocast(self._root is not None):
@@ -78,7 +77,9 @@ class Policy:
         self.beside: nn.Module = nn.ModuleDict()
         """What is trained with the model and not saved with it, such as a value head."""
         self.trained = Load()
-        """Of all batches with gradients so far."""
+        """Of all batches with gradients so far, as this process computed them."""
+        self.planned = Load()
+        """Of the same, of all processes, as one process alone would compute them."""
         torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
         self._ready()
 
@@ -125,7 +126,11 @@ class Policy:
 
     def rounds(self, examples: Sequence[Sequence[Tokens]], budget: int) -> Iterator[list[int]]:
         """`micro_batches`, as many for every process: empty where a process computes along and learns nothing."""
-        groups = packing.micro_batches(examples, budget, padded=self.path == "padded")
+        padded = self.path == "padded"
+        groups = packing.micro_batches(examples, budget, padded)
+        if torch.is_grad_enabled():
+            load = packing.load_of(([examples[i] for i in numbers] for numbers in groups), padded)
+            self.planned = self.planned.plus(load)
         for numbers in parallel.share(groups, [sum(s.length for s in example) for example in examples]):
             if not numbers:
                 self._compute_along(min((s for example in examples for s in example), key=lambda s: s.length))

@@ -12,7 +12,7 @@ from torch import Tensor
 from builders.model_files import fingerprint, read_record, write_record
 from schemas import TrainingStep
 from schemas.ids import digest
-from schemas.sections_training import DividedRun, LearningRun, Optimizer, TrainingRun
+from schemas.sections_training import LearningRun, Optimizer, TrainingRun
 from schemas.slots import NONE
 from stores.paths import run_dir
 from stores.progress import progress
@@ -21,7 +21,7 @@ from train import memory, packing, parallel
 from train.checkpoints import Checkpoints, TrainingState
 from train.code import code_hash
 from train.memory import OutOfMemoryError
-from train.meter import Meter
+from train.meter import Meter, given_peak, load_columns
 from train.optimizer import Schedule, adamw, update
 from train.packing import Tokens
 from train.policy import Policy
@@ -143,7 +143,7 @@ class Session:
         """A step's end. Keeps its columns of the training table, if the step is one that is logged."""
         load = self.meter.stop(columns["n_sequences"])
         if self._is_logged(step):
-            self._add_row(step, columns | self.meter.columns(load) | self._before)
+            self._add_row(step, columns | load_columns(load) | self._before)
             self.meter.report(step, self.state.rows[-1])
 
     def _add_row(self, step: int, columns: dict[str, Any]) -> None:
@@ -163,13 +163,13 @@ class Session:
         process, if it is the only one; else by all, which have to start again. Raises ValueError then, and where one
         example alone does not fit.
         """
-        trained = self.policy.trained
+        trained, planned = self.policy.trained, self.policy.planned
         while True:
             try:
                 return gradients(self.micro_tokens)
             except OutOfMemoryError as error:
                 self._halve(step, error)
-            self.policy.trained = trained
+            self.policy.trained, self.policy.planned = trained, planned
             self.optimizer.zero_grad(set_to_none=True)
             memory.free()
 
@@ -272,9 +272,12 @@ def selected_step(rows: Iterable[Mapping[str, Any]]) -> int | None:
 
 
 def prepare(stage: Stage) -> Validator | None:
-    """The run's validator. Raises ValueError for what a run lacks beside its data, before anything takes long."""
+    """The run's validator. Raises ValueError for what a run lacks beside its data, and for an environment that cannot
+    be read, before anything takes long.
+    """
     timed_optimizer(stage)
     wanted()
+    given_peak()
     return load_validator(stage)
 
 
@@ -290,7 +293,6 @@ def start(stage: Stage, sequences: Sequence[Tokens], kind: type[Trained] = Polic
         precision=config.precision,
         lora=config.lora,
         gradient_checkpointing=config.gradient_checkpointing,
-        offload=isinstance(config, DividedRun) and config.cpu_offload,
     )
     if parallel.rank():
         torch.manual_seed(stage.params.seed + parallel.rank())  # the same weights, but no two with the same dropout

@@ -44,15 +44,16 @@ class Root(nn.Module):
         return work()
 
 
-def shard(model: nn.Module, half: bool, offload: bool) -> Root:
+def shard(model: nn.Module, half: bool) -> Root:
     """Divides a model in place and moves it to the device. Each process brings the whole model, the same.
 
-    `half`: layers are gathered in bfloat16. `offload`: what is divided lies in the CPU's memory, as does the optimizer.
-    Gradients are summed over processes, not averaged: losses are divided by counts of the whole batch already.
+    `half`: layers are gathered in bfloat16. Where the environment asks for it (`parallel.offloads`), what is divided
+    lies in the CPU's memory, as does the optimizer. Gradients are summed over processes, not averaged: losses are
+    divided by counts of the whole batch already.
     """
     device = parallel.device()
     mesh = init_device_mesh(device.type, (parallel.count(),))
-    away = CPUOffloadPolicy(pin_memory=device.type == "cuda") if offload else OffloadPolicy()
+    away = CPUOffloadPolicy(pin_memory=device.type == "cuda") if parallel.offloads() else OffloadPolicy()
     narrow = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in reversed(list(model.modules())):  # inner ones first
         if isinstance(layer, GradientCheckpointingLayer):

@@ -36,7 +36,8 @@ class Trackers:
         """Those that the environment asks for, for a run that goes on at a step. `fingerprint` is the run's."""
         trackers = cls(f"{stage.section} {stage.name}")
         for name in wanted():
-            if importlib.util.find_spec(name) is None:
+            spec = importlib.util.find_spec(name)
+            if spec is None or spec.origin is None:  # without an origin: a directory that happens to be called so
                 trackers._say(name, f"it is not installed; `pip install -e '.[{name}]'` does that")
             elif (tracker := trackers._try(name, _open, name, stage, fingerprint, step)) is not None:
                 trackers.working[name] = tracker

@@ -1,4 +1,4 @@
-"""Training on preference pairs on one GPU: `train.preference` against TRL's `DPOTrainer`, each at its best setting.
+"""Training on preference pairs on one GPU: `train.preference` and TRL's `DPOTrainer`, each at the best of some sizes.
 
     python -m tests.benchmarks.train_gpu --json
 
@@ -7,7 +7,8 @@ needs. Arms: TRL with a reference model in each step and with its log-probs comp
 shared prefixes. Each arm first tries settings (pairs or tokens of a micro-batch, with and without checkpointing of
 activations), two steps each, for half of the time that is its share of `--minutes`. The fastest is measured: after 3
 steps the median of 10, or of at least 3 where the time is up. A setting that does not fit into memory is out.
-Everything is bfloat16 autocast with float32 weights.
+Everything is bfloat16 autocast with float32 weights; TRL attends by SDPA (with an attention mask, as its collator pads)
+and computes its metrics, ours neither logs nor writes.
 
 Useful tokens are those of all sequences, each with its prompt, without padding; MFU is 6 FLOPs per weight outside of
 embeddings and head (4 where frozen) and useful token over the device's peak, which `PAIRWRIGHT_PEAK_TFLOPS` gives where
@@ -51,10 +52,14 @@ def pairs_of(shape: str, count: int, vocabulary: int, shorter: int) -> list[Pair
     return world.make_pairs(shape_of, vocabulary)
 
 
-def settings_of(arm: str, tiny: bool) -> list[Setting]:
-    """What an arm tries, the likeliest first."""
-    sizes = (4, 2) if arm.startswith("trl_") else (4096, 256)
-    return [Setting(size, again) for size in (sizes if tiny else SIZES[arm]) for again in (False, True)]
+def settings_of(arm: str, pairs: int, tiny: bool) -> list[Setting]:
+    """What an arm tries, the likeliest first; TRL what divides the pairs."""
+    sizes = SIZES[arm]
+    if tiny:
+        sizes = (4, 2) if arm.startswith("trl_") else (4096, 256)
+    if arm.startswith("trl_"):
+        sizes = tuple(size for size in sizes if pairs % size == 0) or (pairs,)
+    return [Setting(size, again) for size in sizes for again in (False, True)]
 
 
 def measure(
@@ -64,7 +69,7 @@ def measure(
     began, on_cuda = time.perf_counter(), device.type == "cuda"
     tried = search(arm, kind, pairs, device, seconds / 2, arguments.tiny)
     if not tried:
-        return {"arm": arm, "failed": "no setting fits into memory"}
+        return {"arm": arm, "failed": "no setting ran (see above)"}
     best = min(tried, key=lambda setting: tried[setting])
     way = make(arm, kind, pairs, best, device)
     warm, most = (1, 3) if arguments.tiny else (3, 10)
@@ -105,7 +110,7 @@ def search(
 ) -> dict[Setting, float]:
     """Seconds of a step in every setting that was tried in time and fits into memory; the second step counts."""
     began, tried = time.perf_counter(), dict[Setting, float]()
-    for setting in settings_of(arm, tiny):
+    for setting in settings_of(arm, len(pairs), tiny):
         if tried and time.perf_counter() - began > seconds:
             break
         try:
@@ -114,6 +119,8 @@ def search(
             tried[setting] = step(way)[0]
         except torch.OutOfMemoryError:
             print(f"{arm}: {setting} does not fit into memory", file=sys.stderr)
+        except Exception as error:  # what was measured before must not be lost with it
+            print(f"{arm}: {setting}: {type(error).__name__}: {error}", file=sys.stderr)
         way = None  # before the next is made
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -187,7 +194,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["1.5b"])
     parser.add_argument("--shapes", nargs="+", choices=world.SHAPES, default=list(SHAPES))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--pairs", type=int, default=32, help="of an update; TRL's micro-batches divide it")
+    parser.add_argument("--pairs", type=int, default=32, help="of an update; TRL tries micro-batches that divide it")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--tiny", action="store_true", help="a small model on the CPU, short pairs, few steps")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")

@@ -46,7 +46,7 @@ _WHOLE = 1 << 30
 def make(arm: str, arguments: argparse.Namespace, pairs: list[Pair]) -> world.Ours | world.Theirs:
     model = world.make_model(arguments.width, arguments.layers, arguments.vocabulary)
     if arm != "ours":
-        return world.Theirs(model, pairs, cached=arm == "cached")
+        return world.Theirs(model, pairs, cached=arm == "cached", micro_pairs=min(8, len(pairs)))
     return world.Ours(model, pairs, arguments.micro_tokens if len(pairs) > 8 else _WHOLE)
 
 
@@ -141,7 +141,8 @@ def memory(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _peak_of(name: str, arm: str, arguments: argparse.Namespace) -> float:
     sizes = [f"--{size}={getattr(arguments, size)}" for size in ("layers", "width", "vocabulary")]
-    more = [f"--micro-tokens={arguments.micro_tokens}", f"--arm={arm}", f"--shapes={name}"]
+    sizes += [f"--micro-tokens={arguments.micro_tokens}", f"--memory-pairs={arguments.memory_pairs}"]
+    more = [f"--arm={arm}", f"--shapes={name}"]
     command = [sys.executable, "-m", "tests.benchmarks.train_vs_trl", *sizes, *more]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return float(done.stdout.splitlines()[-1])
@@ -171,7 +172,9 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--micro-tokens", type=int, default=4096)
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--curve", action="store_true", help="compare the losses of five steps, too")
-    parser.add_argument("--memory-pairs", type=int, default=16, help="at most, for `memory`; 0: without")
+    parser.add_argument(
+        "--memory-pairs", type=int, default=16, help="at most, for `memory`, and divided by 8 if more; 0: without"
+    )
     parser.add_argument("--arm", choices=ARMS, help="the peak memory of one arm alone, in MiB")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     return parser.parse_args(given)
