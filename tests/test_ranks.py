@@ -272,8 +272,9 @@ def test_a_full_memory_halves_the_budget_of_all_for_the_next_start(workspace):
 def the_only_line(place: str, work=ranks.stage) -> str:
     """All that two processes say that fail."""
     assert ranks.end(ranks.start(2, work, place)) == [1, 1]
-    (line,) = [line for n in range(2) for line in ranks.said(n).splitlines()]
-    return line
+    lines = [line for n in range(2) for line in ranks.said(n).splitlines()]
+    assert len(lines) == 1, "\n".join(lines)
+    return lines[0]
 
 
 def broken(place: str) -> None:

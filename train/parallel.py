@@ -15,6 +15,7 @@ import io
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import accumulate
@@ -32,6 +33,7 @@ _CONTRACT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun (and whoever else starts processes for torch.distributed) tells each of them."""
 _PATIENCE = timedelta(hours=6)
 """How long the others wait for what one process does alone. Whoever dies is noticed by torchrun, at once."""
+_FAILED, _LISTENING_S = "pairwright/errors", 3.0
 
 T = TypeVar("T")
 
@@ -114,7 +116,7 @@ def group() -> Iterator[None]:
             yield
         dist.destroy_process_group()
     except Exception as error:
-        if not _is_first(store):
+        if not _is_first(store, size):
             sys.exit(1)
         if _is_lost(error):
             what = str(error).strip().splitlines()[0]
@@ -122,10 +124,18 @@ def group() -> Iterator[None]:
         raise
 
 
-def _is_first(store: dist.Store) -> bool:
-    """Whether no process has failed before; who can no longer ask takes itself for the first."""
+def _is_first(store: dist.Store, processes: int) -> bool:
+    """Whether no process has failed before; who can no longer ask takes itself for the first.
+
+    The store may live in the first process, which therefore waits a moment until the others have their answer.
+    """
     try:
-        return store.add("pairwright/errors", 1) == 1
+        number = store.add(_FAILED, 1)
+        store.set(f"{_FAILED}/{rank()}", "")
+        answered, until = [f"{_FAILED}/{n}" for n in range(processes)], time.monotonic() + _LISTENING_S
+        while leads() and not store.check(answered) and time.monotonic() < until:
+            time.sleep(0.02)
+        return number == 1
     except RuntimeError:
         return True
 
