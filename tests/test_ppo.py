@@ -24,7 +24,7 @@ from train.packing import Tokens
 from train.rewarding import Judged, Rewarder, has_wrong_step, steps_mode
 from train.rollouts import Drawn
 from train.session import Session
-from train.tasks import Task
+from train.tasks import Task, probes
 
 BANDIT = {"checker": ppo_world.DIGITS, "sampling.explore.max_new_tokens": 2, "partial": "none"}
 OFTEN = BANDIT | {"checker": "tests.ppo_world:Letters@1"}
@@ -352,3 +352,10 @@ def test_a_value_model_of_other_words_is_refused(workspace):
     world.write_record(other, world.initialise(world.LLAMA | {"hidden_size": 16}, ["other words"], 0, other, "config"))
     with pytest.raises(ValueError, match=r"ppo\.reft\.value_model: 'other' has another tokenizer than 'tiny'"):
         execute("ppo", "reft", train.ppo.run, workspace)
+
+
+def test_a_policy_is_tried_on_sequences_as_long_as_those_to_come():
+    tasks = [Task("p", "q", (), "", "text", np.arange(n), "4", "number", None, "number") for n in (5, 3, 9, 4)]
+    shortest, longest = probes(tasks, 20)
+    assert [len(part) for part in (*shortest, *longest)] == [3, 20, 9, 20]
+    assert longest.completion.tolist() == [*range(9), *range(9), 0, 1]

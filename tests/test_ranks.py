@@ -33,9 +33,10 @@ RUNS = {
     "sft.warm": (2, {"reduction": "token", "watch": "sums", "log_every": 1, "gradient_checkpointing": True}),
     "preference.dpo": (4, {"validation": world.BY_GENERATION, "optimizer.batch_size": 3}),
     "preference.dpo+kto": (2, {"loss": "kto", "optimizer.micro_tokens": 60}),
+    "preference.dpo+one pair": (4, {"loss": "kto", "optimizer.batch_size": 1}),
     "preference.dpo+lora": (4, {"lora": LORA, "gradient_checkpointing": True, "optimizer.micro_tokens": 60}),
 }
-"""Processes and settings. A batch of 3 pairs leaves one of 4 processes without any."""
+"""Processes and settings. A batch of 3 pairs leaves one of 4 processes without any, KTO's of one pair two of them."""
 
 
 MODELS = {
@@ -206,8 +207,10 @@ def test_killed_processes_continue_with_the_same_bits(workspace, name):
         assert "preference.dpo: another process of this run has ended" in ranks.said(0)
     (last,) = checkpoints()
     assert {path.suffix for path in last.iterdir()} == {".json", ".safetensors"}
-    assert 0 < json.loads((last / "state.json").read_text())["step"] < 12
-    ranks.together(2, ranks.stage, place)
+    kept = json.loads((last / "state.json").read_text())["step"]
+    assert 0 < kept < 12
+    ranks.together(2, counted, place)
+    assert taken(0) == taken(1) == list(range(kept, 12))
     assert outputs(workspace, "dpo") == undisturbed
     assert checkpoints() == []
 
@@ -217,11 +220,93 @@ def test_any_number_of_processes_continues(workspace, counts):
     place = build(workspace, "preference.dpo", {"checkpoint_every": 4, "validation": world.BY_GENERATION})
     world.run(workspace, "reference.sums", place)
     curve, model = rows(workspace, "training", "dpo"), weights(workspace, "dpo")
-    for count, work in zip(counts, (until_step_4, ranks.stage), strict=True):
+    for count, work in zip(counts, (until_step_4, counted), strict=True):
         ranks.end(ranks.start(count, work, place))
         assert len(checkpoints()) == (work is until_step_4)
+    assert taken(0) == [4, 5]
     assert_same_curve(rows(workspace, "training", "dpo"), curve)
     assert_same_model(workspace, "dpo", model)
+
+
+def counted(place: str) -> None:
+    """Says which steps are taken."""
+    from train.session import Session
+
+    update = Session.update
+
+    def saying(self, step, *rest):
+        print(f"step {step} of {os.environ.get('RANK', '0')}", file=sys.__stdout__)
+        return update(self, step, *rest)
+
+    Session.update = saying  # pyrefly: ignore
+    ranks.stage(place)
+
+
+def taken(rank: int) -> list[int]:
+    return [int(step) for step in re.findall(rf"^step (\d+) of {rank}$", ranks.said(rank), re.MULTILINE)]
+
+
+def test_the_best_weights_are_in_place_before_any_process_reads_them(workspace):
+    """The last validation is the best, and its weights are put back at once; the disk is slow."""
+    place = build(workspace, "preference.dpo", {"validation": world.BY_GENERATION})
+    world.run(workspace, "reference.sums")
+    ranks.together(2, improving, place)
+    assert read_record(workspace / "data/models/dpo")["provenance"]["selected_step"] == 6
+
+
+def improving(place: str) -> None:
+    from train import checkpoints
+    from train.validation import Validator
+
+    accuracies, sync = iter([0.25, 0.5, 0.75]), checkpoints._sync
+
+    def slow(path: Path) -> None:
+        time.sleep(0.2)
+        sync(path)
+
+    checkpoints._sync = slow  # pyrefly: ignore
+    Validator.accuracy = lambda *_: next(accuracies)  # pyrefly: ignore
+    ranks.stage(place)
+
+
+def test_a_divided_model_is_not_used_after_memory_was_full_in_a_backward(workspace):
+    """Of one process too, which has a group if torchrun starts it."""
+    world.build(workspace, changes={"preference.dpo.checkpoint_every": 1})
+    world.run(workspace, "reference.sums", "preference.dpo")
+    curve, model = rows(workspace, "training", "dpo"), weights(workspace, "dpo")
+    assert ranks.end(ranks.start(1, full_backward, "preference.dpo")) == [1]
+    assert re.match(r"preference.dpo: step 1: memory is full, at pair .* run it again", ranks.said(0)), ranks.said(0)
+    ranks.together(1, in_a_group, "preference.dpo")
+    assert_same_curve(rows(workspace, "training", "dpo"), curve, but=LAYOUT)
+    assert_same_model(workspace, "dpo", model)
+
+
+def in_a_group(place: str) -> None:
+    """One process, as torchrun starts it."""
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ranks.free_port())}
+    ranks.stage(place)
+
+
+def full_backward(place: str) -> None:
+    """From step 1 on there is no room for the backward of shared prefixes."""
+    from train import layout
+    from train.session import Session
+
+    backward, update, steps = layout._Take.backward, Session.update, []
+
+    def limited(*given):
+        if steps:
+            raise torch.OutOfMemoryError("no room")
+        return backward(*given)
+
+    def counting(self, step, *rest):
+        steps.append(step)
+        return update(self, step, *rest)
+
+    layout._Take.backward = staticmethod(limited)  # pyrefly: ignore
+    Session.update = counting  # pyrefly: ignore
+    in_a_group(place)
 
 
 def until_step_4(place: str) -> None:

@@ -1,12 +1,19 @@
 """What cannot be computed is named: examples beyond the budget, and micro-batches that memory has no room for."""
 
+import shutil
+
 import pytest
 import torch
 
+from stores.stage import Stage
 from tests import training_world as world
 from tests.training_world import rows, run
 from train import preference, sft
+from train.checkpoints import Checkpoints
+from train.data import Reader, load_pairs
+from train.policy import Policy
 from train.session import Session
+from train.tables import Tables
 
 
 @pytest.mark.parametrize(
@@ -105,3 +112,126 @@ def test_fine_tuning_halves_too(workspace, monkeypatch, capsys):
     monkeypatch.setattr(sft.losses, "sft", limited)
     run(workspace, "sft.warm")
     assert "sft warm: step 0: memory is full, at demo" in capsys.readouterr().err
+
+
+def test_what_is_watched_halves_too(workspace, monkeypatch, capsys):
+    """Of the last weights no batch is measured, but pairs that are watched: more than a batch has."""
+    world.build(workspace)
+    run(workspace, "reference.sums", "preference.dpo")
+    expected = rows(workspace, "training", "dpo")[-1]
+    pair_losses = preference.pair_losses
+
+    def limited(policy, pairs, *rest):
+        if len(pairs) > 4:
+            raise torch.OutOfMemoryError("no room")
+        return pair_losses(policy, pairs, *rest)
+
+    monkeypatch.setattr(preference, "pair_losses", limited)
+    run(workspace, "preference.dpo")
+    assert "preference dpo: step 6: memory is full, at pair" in capsys.readouterr().err
+    last = rows(workspace, "training", "dpo")[-1]
+    assert last["margin"] == pytest.approx(expected["margin"], rel=1e-4)
+
+
+def no_room(*_):
+    raise torch.OutOfMemoryError("no room")
+
+
+def test_kto_halves_in_its_reference_point_too(workspace, monkeypatch, capsys):
+    world.build(workspace, changes={"preference.dpo.loss": "kto", "reference.sums.mismatched": True})
+    run(workspace, "reference.sums", "preference.dpo")
+    curve = rows(workspace, "training", "dpo")
+    logprobs = Policy.logprobs
+
+    def limited(self, sequences):
+        if not torch.is_grad_enabled() and len(sequences) > 3:
+            raise torch.OutOfMemoryError("no room")
+        return logprobs(self, sequences)
+
+    monkeypatch.setattr(Policy, "logprobs", limited)
+    run(workspace, "preference.dpo")
+    assert "preference dpo: step 0: memory is full, at sample" in capsys.readouterr().err
+    for row, expected in zip(rows(workspace, "training", "dpo")[:-1], curve[:-1], strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_a_mismatched_completion_longer_than_the_budget_is_named(workspace, monkeypatch):
+    world.build(workspace, changes={"preference.dpo.loss": "kto", "reference.sums.mismatched": True})
+    run(workspace, "reference.sums")
+    given: list[tuple[str, list]] = []
+    monkeypatch.setattr(Session, "require_fit", lambda self, examples: given.extend(examples))
+    run(workspace, "preference.dpo")
+    stage = Stage("preference", "dpo", workspace)
+    pairs = load_pairs(Tables(stage, "pairs", "sums"), Reader.of(stage), mismatched=True)
+    seen = {(name, s.ids.tobytes()) for name, sequences in given for s in sequences}
+    assert seen == {(pair.name, s.ids.tobytes()) for pair in pairs for _, s in pair.scored}
+    assert all(pair.mismatched for pair in pairs)
+
+
+def test_reference_names_what_has_no_room_and_keeps_what_it_has(workspace, monkeypatch):
+    world.build(workspace, changes={"reference.sums.micro_tokens": 60})
+    logprobs, calls = Policy.logprobs, []
+
+    def limited(self, sequences):
+        calls.append(len(sequences))
+        return no_room() if len(calls) == 3 else logprobs(self, sequences)
+
+    monkeypatch.setattr(Policy, "logprobs", limited)
+    with pytest.raises(ValueError, match=r"memory is full, at sample \S+ .*lower reference.sums.micro_tokens"):
+        run(workspace, "reference.sums")
+    run(workspace, "reference.sums")
+    assert sum(calls[3:]) == 20 - sum(calls[:2])
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("train.session.update", "in the optimizer's update"), ("train.validation.Validator.accuracy", "in validation")],
+)
+def test_what_cannot_be_done_in_smaller_pieces_is_one_line(workspace, monkeypatch, place, said):
+    world.build(workspace, changes={"preference.dpo.validation": world.BY_GENERATION})
+    run(workspace, "reference.sums")
+    monkeypatch.setattr(place, no_room)
+    with pytest.raises(ValueError, match=rf"step \d: memory is full, .*{said}; set gradient_checkpointing or lora, or"):
+        run(workspace, "preference.dpo")
+
+
+def test_each_process_keeps_the_limit_that_it_met(workspace, monkeypatch):
+    world.build(workspace)
+    run(workspace, "reference.sums")
+    found: list[Checkpoints] = []
+    monkeypatch.setattr(Session, "steps", lambda self, *_, **__: found.append(self.checkpoints) or [])
+    monkeypatch.setattr(Session, "save", lambda *_: None)
+    run(workspace, "preference.dpo")
+    (checkpoints,) = found
+    checkpoints.directory.mkdir(parents=True)
+    assert checkpoints.micro_tokens() is None
+    for rank, tokens in ((1, 40), (0, 70), (2, 50)):
+        monkeypatch.setattr("train.parallel.rank", lambda rank=rank: rank)
+        checkpoints.keep_micro_tokens(tokens)
+    assert checkpoints.micro_tokens() == 40
+    checkpoints.remove()
+    assert not any(checkpoints.directory.parent.iterdir())
+
+
+def test_a_checkpoint_that_is_there_is_not_taken_away_to_be_written_again(workspace, monkeypatch):
+    world.build(workspace, changes={"preference.dpo.checkpoint_every": 2})
+    run(workspace, "reference.sums")
+    update, removed, rmtree = Session.update, [], shutil.rmtree
+
+    def keeping(self, step, *rest):
+        if step == 4:
+            self.keep()
+            raise ZeroDivisionError
+        return update(self, step, *rest)
+
+    def removing(path, *rest, **more):
+        removed.append(path.name)
+        return rmtree(path, *rest, **more)
+
+    monkeypatch.setattr(Session, "update", keeping)
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    with pytest.raises(ZeroDivisionError):
+        run(workspace, "preference.dpo")
+    assert "step-00000002" in removed
+    assert "step-00000004" not in removed
+    assert list((workspace.parent / "ledger/checkpoints").glob("*/step-00000004/state.json"))

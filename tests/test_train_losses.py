@@ -114,7 +114,7 @@ def test_ktos_reference_point_is_how_far_the_policy_has_moved_on_other_completio
     source = Tables(stage, "pairs", "sums")
     pairs = load_pairs(source, Reader.of(stage), mismatched=True)
     policy = Policy.load(workspace / "data/models/warm", [s for p in pairs for s in p.sequences])
-    z0 = train.preference.reference_point(policy, pairs, references_of(stage, pairs, None), stage.config)
+    z0 = train.preference.reference_point(policy, pairs, references_of(stage, pairs, None), stage.config, 1000)
     moved = [
         independent_logprob(workspace, i, index, "warm", following(i))
         - independent_logprob(workspace, i, index, of=following(i))

@@ -333,3 +333,20 @@ def test_micro_batches_count_what_is_left_after_sharing():
     assert len(packing.micro_batches(examples, 480)) == 1
     assert len(packing.micro_batches([*examples, *examples], 480)) == 1
     assert len(packing.micro_batches(examples, 480, padded=True)) == 5
+
+
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0, "short_factor": [1.0] * 4,
+    "long_factor": [4.0] * 4, "original_max_position_embeddings": 32,
+}  # fmt: skip
+
+
+def test_a_model_that_reads_a_text_by_what_lies_beside_it_is_refused():
+    """Its rotary embedding changes for a whole batch where one position is beyond 32."""
+    first, second = (tiny("phi3", rope_parameters=LONGROPE, original_max_position_embeddings=32) for _ in range(2))
+    random = np.random.default_rng(0)
+    shorter = [Tokens(prompt, draw(random, n)) for prompt in (draw(random, 8), draw(random, 9)) for n in (9, 12)]
+    assert policy_of(first, shorter).path == "packed"
+    longer = [Tokens(draw(random, 12), draw(random, 60)), *shorter]
+    with pytest.raises(ValueError, match=r"model type 'phi3': a sequence's log-probs move by .* of those beside it"):
+        policy_of(second, longer)

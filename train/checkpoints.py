@@ -32,6 +32,8 @@ from train.policy import Policy
 from train.saving import LAST_IS_INTACT, disk_errors
 
 DIRECTORY = "PAIRWRIGHT_CHECKPOINTS"
+_LIMIT = "micro_tokens-"
+"""A file of each process that met a limit of memory."""
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -57,7 +59,6 @@ class Checkpoints:
         self.policy, self.optimizer = policy, optimizer
         self.journal = self.directory / "journal"
         """A file that a run may append to; it stays until all is removed."""
-        self._micro_tokens = self.directory / "micro_tokens"
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -96,7 +97,7 @@ class Checkpoints:
         last = parallel.agreed(max(self.directory.glob("step-*"), default=None))
         if last is None:
             return TrainingState()
-        try:
+        with self._intact(last):
             state = TrainingState(**json.loads((last / "state.json").read_text(encoding="utf-8")))
             if self._is_whole(last):
                 self.policy.load_weights(load_file(last / "weights.safetensors"))
@@ -104,11 +105,7 @@ class Checkpoints:
                 self._load_random(load_file(last / "random.safetensors"))
             else:
                 self._load_divided(last)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            remedy = f"remove {self.directory} to train from the start"
-            raise ValueError(f"{last}: damaged checkpoint ({reason}); {remedy}") from None
-        return state
+            return state
 
     def save(self, state: TrainingState) -> None:
         """Writes a checkpoint and then removes what it replaces.
@@ -127,23 +124,27 @@ class Checkpoints:
                 (aside / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         if parallel.leads():
             best, lock = self._best_path(state.best_step or 0), self.directory / "lock"
-            self._remove_others({final, best, self.journal, self._micro_tokens, lock})
+            self._remove_others({final, best, self.journal, lock, *self._limits()})
 
-    @property
     def micro_tokens(self) -> int | None:
-        """Tokens of a forward that memory turned out to have room for; None where nothing is known."""
-        return int(self._micro_tokens.read_text()) if self._micro_tokens.exists() else None
+        """Tokens of a forward that memory turned out to have room for, on all devices; None where nothing is known."""
+        return min((int(path.read_text()) for path in self._limits()), default=None)
 
     def keep_micro_tokens(self, tokens: int) -> None:
-        """Remembers that, until all is removed; the process that met the limit does it."""
-        aside = self.directory / "micro_tokens.aside"
+        """Remembers that, until all is removed; every process that met the limit does it."""
+        aside = self.directory / f"aside-{_LIMIT}{parallel.rank()}"
         aside.write_text(str(tokens))
         _sync(aside)
-        aside.replace(self._micro_tokens)
+        aside.replace(self.directory / f"{_LIMIT}{parallel.rank()}")
+
+    def _limits(self) -> list[Path]:
+        return list(self.directory.glob(f"{_LIMIT}*"))
 
     @contextlib.contextmanager
     def _written(self, final: Path) -> Iterator[Path]:
-        """An empty directory that all processes fill, and the first one then moves to its place, durably."""
+        """An empty directory that all processes fill, and the first one then moves to its place, durably, before any
+        goes on. What is there already stays: a run writes the same under the same name again.
+        """
         aside = self.directory / "aside"
         if parallel.leads():
             shutil.rmtree(aside, ignore_errors=True)
@@ -154,9 +155,10 @@ class Checkpoints:
         if parallel.leads():
             for path in (*aside.iterdir(), aside):
                 _sync(path)
-            shutil.rmtree(final, ignore_errors=True)
-            aside.replace(final)
+            if not final.exists():
+                aside.replace(final)
             _sync(self.directory)  # what is there survives a power failure before what it replaces is removed
+        parallel.wait()
 
     def save_best(self, step: int) -> None:
         """Keeps the present weights as the best so far."""
@@ -167,12 +169,23 @@ class Checkpoints:
                 write_tensors(self._weights(), aside / "weights.safetensors")
 
     def load_best(self, step: int) -> None:
-        """Puts back the weights that `save_best` kept."""
+        """Puts back the weights that `save_best` kept. Raises ValueError for damaged ones."""
         path = self._best_path(step)
-        if self._is_whole(path):
-            self.policy.load_weights(load_file(path / "weights.safetensors"))
-        else:
-            sharding.load(self._weights(), path)
+        with self._intact(path):
+            if self._is_whole(path):
+                self.policy.load_weights(load_file(path / "weights.safetensors"))
+            else:
+                sharding.load(self._weights(), path)
+
+    @contextlib.contextmanager
+    def _intact(self, path: Path) -> Iterator[None]:
+        """Raises ValueError where the block cannot read a checkpoint."""
+        try:
+            yield
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            remedy = f"remove {self.directory} to train from the start"
+            raise ValueError(f"{path}: damaged checkpoint ({reason}); {remedy}") from None
 
     def _is_whole(self, path: Path) -> bool:
         """Whether one process reads what one process wrote."""
@@ -180,7 +193,11 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Removes all of it, when the run's outputs are in place."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        gone = self.directory.with_name(f"{self.directory.name}.gone")  # a kill in the middle leaves no half checkpoint
+        shutil.rmtree(gone, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            self.directory.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _best_path(self, step: int) -> Path:
         return self.directory / f"best-{step:08d}"

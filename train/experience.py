@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from schemas.sections_reinforcement import PpoRun
-from train import losses_ppo
+from train import losses_ppo, memory
 from train.packing import Tokens
 from train.policy import Policy
 from train.value import Scored, Value, score
@@ -61,7 +61,8 @@ def look(
     with policy.measuring():
         for numbers in policy.micro_batches([[s] for s in sequences], micro_tokens):
             micro, at = [sequences[i] for i in numbers], torch.tensor(numbers, device=policy.device)
-            own, other = score(policy, micro, value, entropies=True), reference.score(micro)
+            with memory.of([f"rollout {i}" for i in numbers], micro):
+                own, other = score(policy, micro, value, entropies=True), reference.score(micro)
             columns = {
                 "mask": torch.ones_like(own.logprobs, dtype=torch.bool),
                 "logprobs": own.logprobs,

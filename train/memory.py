@@ -1,10 +1,12 @@
-"""What a forward does when the device's memory is full: it says of which examples it was."""
+"""What happens when the device's memory is full: a forward says of which examples it was."""
 
 import contextlib
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+
+from train.packing import Tokens
 
 
 class OutOfMemoryError(Exception):
@@ -16,12 +18,21 @@ class OutOfMemoryError(Exception):
 
 
 @contextlib.contextmanager
-def of(names: Sequence[str], tokens: int) -> Iterator[None]:
-    """Names the examples whose forward and backward the block is, if memory is full."""
+def of(names: Sequence[str], sequences: Iterable[Tokens]) -> Iterator[None]:
+    """Names the examples whose forward (and backward) the block is, if memory is full."""
     try:
         yield
     except torch.OutOfMemoryError:
-        raise OutOfMemoryError(names, tokens) from None
+        raise OutOfMemoryError(names, sum(s.length for s in sequences)) from None
+
+
+@contextlib.contextmanager
+def needed(said: str) -> Iterator[None]:
+    """Raises ValueError with what is `said` if memory is full in the block, which cannot be done in smaller pieces."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise ValueError(f"{said}; set gradient_checkpointing or lora, or use more devices (torchrun)") from None
 
 
 def free() -> None:

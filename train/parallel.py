@@ -202,7 +202,7 @@ def agreed(value: T) -> T:
 
 def together(parts: Mapping[str, Sequence[Tensor]], names: Sequence[str] = ()) -> tuple[dict[str, Tensor], list[str]]:
     """Columns of examples (n,), which are measured in pieces, and the examples' names, over all processes."""
-    mine = {name: torch.cat(list(pieces)) for name, pieces in parts.items()}
+    mine = {name: torch.cat(list(pieces)) for name, pieces in parts.items() if pieces}
     if count() == 1:
         return mine, list(names)
     found = everyones(({name: values.cpu() for name, values in mine.items()}, list(names)))

@@ -195,10 +195,12 @@ class Policy:
         """No gradients, and the adapters' dropout off: what is measured inside changes nothing in training."""
         for dropout in self._dropouts():
             dropout.eval()
-        with torch.no_grad(), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            yield
-        for dropout in self._dropouts():
-            dropout.train()
+        try:
+            with torch.no_grad(), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                yield
+        finally:
+            for dropout in self._dropouts():
+                dropout.train()
 
     def save(self, directory: Path) -> None:
         """Writes a plain model directory, adapters merged: safetensors, configuration, tokenizer. Ends training.
@@ -245,13 +247,20 @@ class Policy:
         if reason is None:
             return "packed"
         print(f"{self.model.config.model_type}: scoring padded rows instead of packed ones: {reason}", file=sys.stderr)
+        gap = self._difference(packing.pad(pairs, self.device), pairs)
+        if not gap <= self._tolerance:
+            raise ValueError(
+                f"model type '{self.model.config.model_type}': a sequence's log-probs move by {gap:.1g} nats per token"
+                " with the length of those beside it (rotary embeddings that change beyond some length do that); leave"
+                " out sequences longer than original_max_position_embeddings in its config.json, or use another model"
+            )
         return "padded"
 
     def _why_not_packed(self, probe: list[Tokens]) -> str | None:
         if not packable(self.model):
             return "its layers carry state along a row, or take no attention function"
         try:
-            gap = self._packing_error(probe)
+            gap = self._difference(packing.pack(probe, self.device), probe, attention.NAME)
         except attention.LayoutLost as error:
             return str(error)
         finally:
@@ -261,12 +270,14 @@ class Policy:
         )
 
     @torch.no_grad()
-    def _packing_error(self, probe: list[Tokens]) -> float:
-        """Largest difference between packed and plain scores, in nats."""
-        expected = torch.cat([self._scores(packing.pad([s], self.device)) for s in probe])
-        self.model.set_attn_implementation(attention.NAME)
-        found = self._scores(packing.pack(probe, self.device))
-        return float((found - expected).abs().max())
+    def _difference(self, batch: Batch, sequences: Sequence[Tokens], implementation: str | None = None) -> float:
+        """Largest difference, in nats, between a batch's scores, by an implementation of attention, and those of each
+        of its sequences by itself.
+        """
+        expected = torch.cat([self._scores(packing.pad([s], self.device)) for s in sequences])
+        if implementation:
+            self.model.set_attn_implementation(implementation)
+        return float((self._scores(batch) - expected).abs().max())
 
     @torch.no_grad()
     def _kernel_agrees(self, probe: Sequence[Tokens]) -> bool:

@@ -13,7 +13,9 @@ result.
 `algorithm: online_st` trains on the same rollouts otherwise: see `train.self_training`.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,9 +25,10 @@ from schemas.ids import digest
 from schemas.sections_reinforcement import PpoRun
 from schemas.slots import NONE
 from stores.stage import Stage, run_stage
-from train import losses, losses_ppo
+from train import losses, losses_ppo, memory
 from train.experience import Experience, Reference, Seen, experience, look
 from train.journal import Journal
+from train.packing import Tokens
 from train.parallel import require_one
 from train.policy import Policy
 from train.rewarding import Judged, Rewarder
@@ -34,7 +37,7 @@ from train.rollouts import Drawn, Rollouts, load_sampler
 from train.self_training import imitate
 from train.session import Session, prepare, start
 from train.stops import Watchdog
-from train.tasks import Task, check_visits, load_tasks, probes, rollout_sampling, tasks_hash
+from train.tasks import check_visits, load_tasks, probes, rollout_sampling, tasks_hash
 from train.updates import Columns, Parts, mini_batches
 from train.value import Value, score
 
@@ -51,19 +54,30 @@ def update(session: Session, step: int, given: Experience, value: Value) -> Colu
 
 def _update(session: Session, step: int, given: Experience, value: Value, mini: list[int], parts: Parts) -> None:
     """One optimizer step on some of the rollouts."""
-    config: PpoRun = session.stage.config
-    found: list[Tensor] = []
-    names: list[str] = []
-    examples = [[given.sequences[i]] for i in mini]
-    for numbers in session.policy.micro_batches(examples, config.optimizer.micro_tokens):
-        micro = [mini[i] for i in numbers]
-        columns = rollout_losses(session.policy, value, given, micro, config, step < config.critic_warmup)
-        losses.share_of_mean(columns["loss"], len(mini)).backward()
-        parts.add(columns)
-        found.append(columns["loss"].detach())
-        names += [given.names[i] for i in micro]
+    warming = step < session.stage.config.critic_warmup
+    work = partial(gradients, session.policy, value, given, mini, session.stage.config, warming)
+    columns, names = session.within_memory(step, work)
+    parts.add(columns)
     tokens = sum(given.sequences[i].length for i in mini)
-    parts.taken = session.update(step, torch.cat(found), names, tokens)
+    parts.taken = session.update(step, columns["loss"], names, tokens)
+
+
+def gradients(
+    policy: Policy, value: Value, given: Experience, mini: list[int], config: PpoRun, warming: bool, budget: int
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Adds up an update's gradients; returns its columns (n,) and the rollouts' names, in the order of computation."""
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    names: list[str] = []
+    for numbers in policy.micro_batches([[given.sequences[i]] for i in mini], budget):
+        micro = [mini[i] for i in numbers]
+        micro_names = [given.names[i] for i in micro]
+        with memory.of(micro_names, (given.sequences[i] for i in micro)):
+            columns = rollout_losses(policy, value, given, micro, config, warming)
+            losses.share_of_mean(columns["loss"], len(mini)).backward()
+        for name, values in columns.items():
+            parts[name].append(values.detach())
+        names += micro_names
+    return {name: torch.cat(pieces) for name, pieces in parts.items()}, names
 
 
 def rollout_losses(
@@ -110,8 +124,8 @@ class Trainer:
         judged = self._judge(step, drawn)
         scores = [self.rewarder.score(one, found) for one, found in zip(drawn, judged, strict=True)]
         sequences = [one.tokens for one in drawn]
-        micro_tokens = self.config.optimizer.micro_tokens
-        seen = look(self.session.policy, self.value, self.reference, sequences, micro_tokens)
+        work = partial(look, self.session.policy, self.value, self.reference, sequences)
+        seen = self.session.within_memory(step, work)
         beta = self.session.state.more.get("beta", self.config.beta)
         columns = measured(drawn, judged, scores, seen) | {"beta": beta}
         self.watchdog.check(step, columns, scores)
@@ -191,7 +205,7 @@ def seen_rows(drawn: Sequence[Drawn], scores: Sequence[float | None], seen: Seen
     return [list(row) for row in zip(*parts, strict=True)]
 
 
-def load_value(stage: Stage, policy: Policy, tasks: Sequence[Task]) -> Value | None:
+def load_value(stage: Stage, policy: Policy, probe: Sequence[Tokens]) -> Value | None:
     """The run's value: a head on the policy, or on a model of its own; None where nothing has a value.
 
     Raises ValueError for a value model that reads texts by other tokens.
@@ -208,15 +222,16 @@ def load_value(stage: Stage, policy: Policy, tasks: Sequence[Task]) -> Value | N
             f" '{config.model}', and both read the same tokens; name a model of the same family"
         )
     settings = {"lora": config.lora, "gradient_checkpointing": config.gradient_checkpointing}
-    return Value(policy, Policy.load(directory, probes(tasks), precision=config.precision, **settings))
+    return Value(policy, Policy.load(directory, probe, precision=config.precision, **settings))
 
 
 def run(stage: Stage) -> None:
     config: PpoRun = stage.config
     sampling, validator = rollout_sampling(stage), prepare(stage)
     tasks = load_tasks(stage, sampling, load_tokenizer(stage.dir("models", config.model)))
-    policy = start(stage, probes(tasks))
-    reference, value = Reference(policy), load_value(stage, policy, tasks)
+    probe = probes(tasks, sampling.max_new_tokens)
+    policy = start(stage, probe)
+    reference, value = Reference(policy), load_value(stage, policy, probe)
     policy.beside = policy.beside if value is None else value
     with Rewarder(config, tasks) as rewarder:
         value_model = NONE if config.value_model == NONE else fingerprint(stage.dir("models", config.value_model))

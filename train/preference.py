@@ -44,9 +44,9 @@ def train(session: Session, pairs: list[Pair], references: References) -> None:
     config: PreferenceRun = session.stage.config
     policy, watched = session.policy, [pairs[i] for i in spread(len(pairs), _WATCHED)]
     drawn = groups(pairs, config)
-    for step in session.steps(watch_end=lambda: watch(policy, watched, references, config)):
+    for step in session.steps(watch_end=partial(watch, policy, watched, references, config)):
         batch = [pair for i in session.schedule.batch(step) for pair in drawn[i]]
-        z0 = reference_point(policy, batch, references, config)
+        z0 = session.within_memory(step, partial(reference_point, policy, batch, references, config))
         columns, names = session.within_memory(step, partial(gradients, policy, batch, references, config, z0))
         sequences = [s for pair in batch for s in pair.sequences]
         taken = session.update(step, columns["loss"], names, sum(s.length for s in sequences))
@@ -64,7 +64,7 @@ def gradients(
     for numbers in policy.micro_batches([pair.sequences for pair in batch], budget):
         micro = [batch[i] for i in numbers]
         micro_names = [pair.name for pair in micro]
-        with memory.of(micro_names, sum(s.length for pair in micro for s in pair.sequences)):
+        with memory.of(micro_names, (s for pair in micro for s in pair.sequences)):
             columns = pair_losses(policy, micro, references, config, z0)
             losses.share_of_mean(columns["loss"], len(batch)).backward()
         for name, values in columns.items():
@@ -83,26 +83,33 @@ def groups(pairs: list[Pair], config: PreferenceRun) -> list[list[Pair]]:
     return list(found.values())
 
 
-def watch(policy: Policy, pairs: list[Pair], references: References, config: PreferenceRun) -> dict[str, float]:
+def watch(
+    policy: Policy, pairs: list[Pair], references: References, config: PreferenceRun, budget: int
+) -> dict[str, float]:
     """Means over some pairs of log-probs, margin and accuracy, as columns of the training table."""
     parts: dict[str, list[Tensor]] = defaultdict(list)
-    for numbers in policy.micro_batches([pair.sequences for pair in pairs], config.optimizer.micro_tokens):
-        columns = pair_losses(policy, [pairs[i] for i in numbers], references, config)
+    for numbers in policy.micro_batches([pair.sequences for pair in pairs], budget):
+        micro = [pairs[i] for i in numbers]
+        with memory.of([pair.name for pair in micro], (s for pair in micro for s in pair.sequences)):
+            columns = pair_losses(policy, micro, references, config)
         for name in ("chosen_logprob", "rejected_logprob", "margin", "accuracy"):
             parts[name].append(columns[name])
     return {name: float(values.mean()) for name, values in parallel.together(parts)[0].items()}
 
 
-def reference_point(policy: Policy, batch: list[Pair], references: References, config: PreferenceRun) -> Tensor | float:
+def reference_point(
+    policy: Policy, batch: list[Pair], references: References, config: PreferenceRun, budget: int
+) -> Tensor | float:
     """KTO's z0 of a batch under the present weights; 0 where no mismatched completions were asked for."""
     mismatched = [scored for pair in batch for scored in pair.mismatched]
     if not mismatched:
         return 0.0
     moved: list[Tensor] = []
     with policy.measuring():
-        for numbers in policy.micro_batches([[tokens] for _, tokens in mismatched], config.optimizer.micro_tokens):
+        for numbers in policy.micro_batches([[tokens] for _, tokens in mismatched], budget):
             spans, tokens = zip(*(mismatched[i] for i in numbers), strict=True)
-            logprobs = policy.logprobs(tokens)
+            with memory.of([f"sample {span.sample_id}" for span in spans], tokens):
+                logprobs = policy.logprobs(tokens)
             moved.append(logprobs - _reference(references, spans, logprobs))
     return losses.reference_point(parallel.together({"moved": moved})[0]["moved"])
 
@@ -154,6 +161,7 @@ def run(stage: Stage, release: Release | None = None) -> None:
     data = digest([hash_tokens(sequences), list(references.values())])
     session = Session(stage, policy, len(groups(pairs, config)), data, validator)
     session.require_fit((pair.name, pair.sequences) for pair in pairs)
+    session.require_fit((pair.name, [tokens]) for pair in pairs for _, tokens in pair.mismatched)
     train(session, pairs, references)
     session.save(source.record)
 

@@ -4,7 +4,9 @@ An entry's key is of all that decides its number: the model's fingerprint (weigh
 precision, kind of device, versions of torch and transformers, the code that scores and the way it lays sequences out;
 and the ids of the tokens, which the tokenizer, the prompt's template and the ending decide. So runs whose pairs overlap
 share what they have in common, whatever their tables say. Not in it: `max_tokens`, which refuses sequences and cuts
-none, and `micro_tokens` and the number of processes, by which the last bits differ alone (less than 1e-5 of a number).
+none, and `micro_tokens` and the number of processes, by which the last bits differ alone (in float32 less than 1e-5 of
+a number). In bfloat16 rounding is coarser, and a divided model rounds its norms' weights too (`train.sharding`), so
+that it is divided is part of the key then.
 """
 
 import math
@@ -24,9 +26,10 @@ from schemas.sections_training import ReferenceRun
 from stores.ledger import Completion, Ledger
 from stores.progress import progress
 from stores.stage import Stage
-from train import packing, parallel
+from train import memory, packing, parallel
 from train.code import code_hash
 from train.data import hash_tokens
+from train.memory import OutOfMemoryError
 from train.packing import Tokens
 from train.policy import Policy, ScoringPath
 from train.texts import Span
@@ -112,7 +115,7 @@ class ReferenceLedger:
         began, pending = time.perf_counter(), list[Entry]()
         with progress("reference log-probs", total, "completions", n_kept) as bar:
             try:
-                for found in compute(policy, sequences, self.config.micro_tokens):
+                for found in self._computed(policy, sequences, missing):
                     pending += [
                         _entry(context, asked, sequences[asked], found[asked], missing[asked]) for asked in found
                     ]
@@ -123,11 +126,24 @@ class ReferenceLedger:
             finally:
                 self._append(context, pending, began)
 
+    def _computed(
+        self, policy: Policy, sequences: Mapping[str, Tokens], spans: Mapping[str, Span]
+    ) -> Iterator[dict[str, float]]:
+        try:
+            yield from compute(policy, sequences, self.config.micro_tokens)
+        except OutOfMemoryError as error:
+            more = f" and {len(error.names) - 1} more" if len(error.names) > 1 else ""
+            setting = f"reference.{self.stage.name}.micro_tokens"
+            raise ValueError(
+                f"memory is full, at sample {spans[error.names[0]].sample_id}{more}, {error.tokens:,} tokens; lower"
+                f" {setting}, or use more devices (torchrun); what is computed is kept"
+            ) from None
+
     def _append(self, context: str, entries: Sequence[Entry], began: float) -> float:
         now = time.perf_counter()
         if entries and parallel.leads():
-            self.ledger.append(context, self.config.model, entries, now - began, now - began)
-        self.stage.cost.device_s += now - began
+            self.ledger.append(context, self.config.model, entries, now - began, (now - began) * parallel.count())
+        self.stage.cost.device_s += (now - began) * parallel.count()
         self.stage.cost.tokens += sum(entry.n_tokens + entry.n_prompt_tokens for _, entry in entries)
         return now
 
@@ -144,7 +160,8 @@ class ReferenceLedger:
         return digest([self._decided(path), code_hash(CODE)])
 
     def _decided(self, path: ScoringPath) -> list:
-        return [self.model, self.config.precision, path, self.device, self.libraries]
+        divided = ["divided"] if parallel.active() and self.config.precision == "bf16" else []
+        return [self.model, self.config.precision, path, self.device, self.libraries, *divided]
 
 
 @torch.no_grad()
@@ -154,7 +171,9 @@ def compute(policy: Policy, sequences: Mapping[str, Tokens], micro_tokens: int) 
     """
     names, tokens = list(sequences), list(sequences.values())
     for numbers in policy.rounds([[s] for s in tokens], micro_tokens):
-        logprobs = policy.logprobs([tokens[i] for i in numbers]).tolist() if numbers else []
+        given = [tokens[i] for i in numbers]
+        with memory.of([names[i] for i in numbers], given):
+            logprobs = policy.logprobs(given).tolist() if given else []
         # rounding may leave a sure token a hair above 0
         mine = {names[i]: min(logprob, 0.0) for i, logprob in zip(numbers, logprobs, strict=True)}
         yield {name: logprob for found in parallel.everyones(mine) for name, logprob in found.items()}

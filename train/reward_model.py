@@ -11,6 +11,7 @@ Everything is divided by the samples of the whole batch, so `micro_tokens` chang
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from schemas import Reject
 from schemas.ids import digest
 from schemas.sections_reinforcement import RewardModelRun
 from stores.stage import Stage, run_stage
-from train import losses
+from train import losses, memory
 from train.classifier import Classifier
 from train.data import Reader, hash_tokens
 from train.labelled_samples import Drawn, read_samples
@@ -44,30 +45,46 @@ class Example(NamedTuple):
 
 def train(session: Session, examples: list[Example]) -> None:
     """Trains the session's classifier in place."""
-    classifier, optimizer = session.policy, session.config.optimizer
+    classifier = session.policy
     assert isinstance(classifier, Classifier)
     watched = [examples[i] for i in spread(len(examples), _WATCHED)]
-    for step in session.steps(watch_end=lambda: watch(classifier, watched, optimizer.micro_tokens)):
+    for step in session.steps(watch_end=partial(watch, classifier, watched)):
         batch = [examples[i] for i in session.schedule.batch(step)]
-        parts: list[tuple[Tensor, Tensor]] = []
-        names: list[str] = []
-        for numbers in classifier.micro_batches([[e.tokens] for e in batch], optimizer.micro_tokens):
-            micro = [batch[i] for i in numbers]
-            loss, right = example_losses(classifier, micro)
-            losses.share_of_mean(loss, len(batch)).backward()
-            parts.append((loss.detach(), right))
-            names += [f"sample {example.sample_id}" for example in micro]
-        loss, right = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        loss, right, names = session.within_memory(step, partial(gradients, classifier, batch))
         taken = session.update(step, loss, names, sum(e.tokens.length for e in batch))
         counts = {"n_sequences": len(batch), "n_tokens": sum(len(e.tokens.completion) for e in batch)}
         session.log(step, {"loss": float(loss.mean()), "accuracy": float(right.mean())} | taken | counts)
 
 
-def watch(classifier: Classifier, examples: list[Example], micro_tokens: int) -> dict[str, float]:
+def gradients(classifier: Classifier, batch: list[Example], budget: int) -> tuple[Tensor, Tensor, list[str]]:
+    """Adds up a batch's gradients; returns each loss, whether its class was the likelier one (1 or 0), and the samples'
+    names, in the order of computation: (n,) each.
+    """
+    parts: list[tuple[Tensor, Tensor]] = []
+    names: list[str] = []
+    for numbers in classifier.micro_batches([[e.tokens] for e in batch], budget):
+        micro = [batch[i] for i in numbers]
+        with memory.of(micro_names := _names(micro), (e.tokens for e in micro)):
+            loss, right = example_losses(classifier, micro)
+            losses.share_of_mean(loss, len(batch)).backward()
+        parts.append((loss.detach(), right))
+        names += micro_names
+    loss, right = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return loss, right, names
+
+
+def watch(classifier: Classifier, examples: list[Example], budget: int) -> dict[str, float]:
     """The share of some samples that are classified right, as a column of the training table."""
-    groups = classifier.micro_batches([[e.tokens] for e in examples], micro_tokens)
-    right = [example_losses(classifier, [examples[i] for i in numbers])[1] for numbers in groups]
+    right: list[Tensor] = []
+    for numbers in classifier.micro_batches([[e.tokens] for e in examples], budget):
+        micro = [examples[i] for i in numbers]
+        with memory.of(_names(micro), (e.tokens for e in micro)):
+            right.append(example_losses(classifier, micro)[1])
     return {"accuracy": float(torch.cat(right).mean())}
+
+
+def _names(examples: list[Example]) -> list[str]:
+    return [f"sample {example.sample_id}" for example in examples]
 
 
 def example_losses(classifier: Classifier, examples: list[Example]) -> tuple[Tensor, Tensor]:

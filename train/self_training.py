@@ -7,13 +7,15 @@ correct, the gold half remains, as it does there.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from schemas.sections_reinforcement import PpoRun
-from train import losses
+from train import losses, memory
 from train.packing import Tokens
+from train.policy import Policy
 from train.rollouts import Drawn
 from train.session import Session
 from train.updates import Columns, Parts, mini_batches
@@ -40,17 +42,22 @@ def examples(drawn: Sequence[Drawn], mini: Sequence[int], correct: set[int]) -> 
 
 def _update(session: Session, step: int, given: list[tuple[str, Tokens, float]], parts: Parts) -> None:
     """One optimizer step."""
-    config: PpoRun = session.stage.config
-    found: list[Tensor] = []
-    names: list[str] = []
-    for numbers in session.policy.micro_batches([[tokens] for _, tokens, _ in given], config.optimizer.micro_tokens):
-        micro_names, sequences, weights = zip(*(given[i] for i in numbers), strict=True)
-        logprobs = session.policy.logprobs(sequences)
-        lengths = torch.tensor([len(s.completion) for s in sequences], device=logprobs.device)
-        loss = losses.nll(logprobs, lengths) * torch.tensor(weights, device=logprobs.device, dtype=logprobs.dtype)
-        loss.sum().backward()
-        found.append(loss.detach())
-        names += micro_names
-    total = torch.cat(found)
+    total, names = session.within_memory(step, partial(gradients, session.policy, given))
     parts.add({"loss": total.sum()[None], "nll_loss": total.sum()[None]})
     parts.taken = session.update(step, total, names, sum(tokens.length for _, tokens, _ in given))
+
+
+def gradients(policy: Policy, given: list[tuple[str, Tokens, float]], budget: int) -> tuple[Tensor, list[str]]:
+    """Adds up an update's gradients; returns each sequence's share of the loss (n,), and their names in that order."""
+    found: list[Tensor] = []
+    names: list[str] = []
+    for numbers in policy.micro_batches([[tokens] for _, tokens, _ in given], budget):
+        micro_names, sequences, weights = zip(*(given[i] for i in numbers), strict=True)
+        with memory.of(micro_names, sequences):
+            logprobs = policy.logprobs(sequences)
+            lengths = torch.tensor([len(s.completion) for s in sequences], device=logprobs.device)
+            loss = losses.nll(logprobs, lengths) * torch.tensor(weights, device=logprobs.device, dtype=logprobs.dtype)
+            loss.sum().backward()
+        found.append(loss.detach())
+        names += micro_names
+    return torch.cat(found), names

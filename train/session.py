@@ -37,8 +37,15 @@ _SOURCES = (
 
 T = TypeVar("T")
 Trained = TypeVar("Trained", bound=Policy)
-Watch = Callable[[], dict[str, Any]]
-"""Measures the present weights: more columns of a row. It is called without gradients, dropout or random state."""
+Watch = Callable[[int], dict[str, Any]]
+"""Measures the present weights in forwards of at most so many tokens: more columns of a row. It is called without
+gradients, dropout or random state.
+"""
+
+
+def nothing(_: int) -> dict[str, Any]:
+    """Watches nothing."""
+    return {}
 
 
 class Session:
@@ -72,7 +79,7 @@ class Session:
         run.append(self.schedule.steps)  # `steps_from` says only where they come from
         return digest([run, self.policy.path, self.policy.device.type, libraries, code_hash(_SOURCES)])
 
-    def steps(self, watch: Watch = dict, watch_end: Watch | None = None) -> Iterator[int]:
+    def steps(self, watch: Watch = nothing, watch_end: Watch | None = None) -> Iterator[int]:
         """The steps to take, from the last checkpoint on; the caller's loop trains on each one's batch.
 
         Around them: validation, and `watch` (more columns) at every logged step, `watch_end` instead after the last
@@ -84,7 +91,8 @@ class Session:
         title, every = f"{self.stage.section} {self.stage.name}", self.config.checkpoint_every
         with self.checkpoints.exclusive():
             self.state = state = self.checkpoints.resume()
-            self.micro_tokens = min(self.micro_tokens, self.checkpoints.micro_tokens or self.micro_tokens)
+            room = parallel.agreed(self.checkpoints.micro_tokens())
+            self.micro_tokens = min(self.micro_tokens, room or self.micro_tokens)
             with self.meter.running(state.step):
                 with progress(title, self.schedule.steps, "steps", state.step) as bar:
                     while state.step < self.schedule.steps:
@@ -115,7 +123,7 @@ class Session:
         columns: dict[str, Any] = {}
         if self._is_logged(step):
             with self.policy.measuring():
-                columns = watch()
+                columns = self.within_memory(step, watch)
         return columns | ({"validation_accuracy": self._validate(step)} if self._is_validated(step) else {})
 
     def _is_validated(self, step: int) -> bool:
@@ -129,7 +137,8 @@ class Session:
 
     def _validate(self, step: int) -> float:
         assert self.validator is not None
-        accuracy, best = self.validator.accuracy(self.policy), self.state.best_accuracy
+        with memory.needed(f"step {step}: memory is full, in validation"):
+            accuracy, best = self.validator.accuracy(self.policy), self.state.best_accuracy
         if best is None or accuracy > best:
             self.checkpoints.save_best(step)
             self.state.best_step, self.state.best_accuracy = step, accuracy
@@ -156,17 +165,17 @@ class Session:
         setting = f"{self.stage.section}.{self.stage.name}.optimizer.micro_tokens"
         packing.require_fit(examples, self.config.optimizer.micro_tokens, setting, self.policy.path == "padded")
 
-    def within_memory(self, step: int, gradients: Callable[[int], T]) -> T:
-        """What the gradients of a step are computed with, from forwards of at most so many tokens.
+    def within_memory(self, step: int, work: Callable[[int], T]) -> T:
+        """What some work of a step returns, which is done in forwards of at most so many tokens (and their backwards).
 
-        If memory is full the budget is halved, which a resumed run goes on with, and the step computed again: by this
-        process, if it is the only one; else by all, which have to start again. Raises ValueError then, and where one
-        example alone does not fit.
+        If memory is full the budget is halved, which a resumed run goes on with, and the work done again: here, where
+        the model is whole; where it is divided, what a failed forward left behind is not repaired, and all processes
+        have to start again. Raises ValueError then, and where one example alone does not fit.
         """
         trained, planned = self.policy.trained, self.policy.planned
         while True:
             try:
-                return gradients(self.micro_tokens)
+                return work(self.micro_tokens)
             except OutOfMemoryError as error:
                 self._halve(step, error)
             self.policy.trained, self.policy.planned = trained, planned
@@ -182,7 +191,7 @@ class Session:
         self.micro_tokens = min(self.micro_tokens, error.tokens) // 2
         self.checkpoints.keep_micro_tokens(self.micro_tokens)
         said += f"; a forward is of at most {self.micro_tokens:,} tokens from now on"
-        if parallel.count() > 1:
+        if parallel.active():
             raise ValueError(f"{said}; run it again, and it continues from its checkpoint")
         print(f"{self.stage.section} {self.stage.name}: {said}", file=sys.stderr)
 
@@ -196,7 +205,8 @@ class Session:
         if bad:
             raise ValueError(self._not_finite(step, "the loss", bad))
         lr = self.schedule.lr(step)
-        norm = float(update(self.optimizer, self.parameters, lr, self.config.optimizer.grad_clip))
+        with memory.needed(f"step {step}: memory is full, in the optimizer's update"):
+            norm = float(update(self.optimizer, self.parameters, lr, self.config.optimizer.grad_clip))
         if not norm < float("inf"):
             raise ValueError(self._not_finite(step, "the gradient", names))
         self.state.tokens += tokens

@@ -38,8 +38,8 @@ _SIDES = ("chosen_logprob", "rejected_logprob")
 def train(session: Session, demos: list[Demo], watched: list[Pair]) -> None:
     """Trains the session's policy in place."""
     config: SftRun = session.stage.config
-    policy, micro_tokens = session.policy, config.optimizer.micro_tokens
-    for step in session.steps(lambda: watch(policy, watched, micro_tokens)):
+    policy = session.policy
+    for step in session.steps(partial(watch, policy, watched)):
         batch = [demos[i] for i in session.schedule.batch(step)]
         n_tokens = sum(len(demo.tokens.completion) for demo in batch)
         columns, names = session.within_memory(step, partial(gradients, policy, batch, config.reduction))
@@ -58,7 +58,7 @@ def gradients(policy: Policy, batch: list[Demo], reduction: Reduction, budget: i
     for numbers in policy.micro_batches([[demo.tokens] for demo in batch], budget):
         micro = [batch[i] for i in numbers]
         micro_names = [demo.name for demo in micro]
-        with memory.of(micro_names, sum(demo.tokens.length for demo in micro)):
+        with memory.of(micro_names, (demo.tokens for demo in micro)):
             logprobs = policy.logprobs([demo.tokens for demo in micro])
             lengths = torch.tensor([len(demo.tokens.completion) for demo in micro], device=logprobs.device)
             loss = losses.sft(logprobs, lengths, reduction, len(batch), n_tokens)
@@ -69,12 +69,13 @@ def gradients(policy: Policy, batch: list[Demo], reduction: Reduction, budget: i
     return parallel.together(parts, names)
 
 
-def watch(policy: Policy, pairs: list[Pair], micro_tokens: int) -> dict[str, float]:
+def watch(policy: Policy, pairs: list[Pair], budget: int) -> dict[str, float]:
     """Mean chosen and rejected log-prob of some pairs, as columns of the training table; none without pairs."""
     parts: dict[str, list[Tensor]] = defaultdict(list)
-    for numbers in policy.micro_batches([pair.sequences for pair in pairs], micro_tokens):
+    for numbers in policy.micro_batches([pair.sequences for pair in pairs], budget):
         micro = [pairs[i] for i in numbers]
-        logprobs = policy.logprobs([pair.chosen for pair in micro] + [pair.rejected for pair in micro])
+        with memory.of([pair.name for pair in micro], (s for pair in micro for s in pair.sequences)):
+            logprobs = policy.logprobs([pair.chosen for pair in micro] + [pair.rejected for pair in micro])
         for name, side in zip(_SIDES, logprobs.chunk(2), strict=True):
             parts[name].append(side)
     if not pairs:

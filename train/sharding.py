@@ -5,7 +5,8 @@ the head. All work on the model happens inside the forward of a root module, whi
 by itself here (`train.logprobs`), not by the model's own forward.
 
 Precision: the divided weights and all sums over processes are float32. With `bf16` layers are gathered in bfloat16 and
-compute under autocast as in one process: products in bfloat16, what autocast keeps wide, and the head, in float32.
+compute under autocast as in one process: products in bfloat16, what autocast keeps wide, and the head, in float32. Only
+the layers' vectors (norms' weights, biases), which one process keeps in float32, are rounded as well.
 """
 
 import contextlib

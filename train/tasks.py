@@ -160,9 +160,12 @@ def tasks_hash(tasks: Sequence[Task]) -> str:
     return digest([task.decided for task in tasks])
 
 
-def probes(tasks: Sequence[Task]) -> list[Tokens]:
-    """Sequences like those to come, on which a policy tries its code path: the prompts, their last tokens scored."""
-    return [Tokens(task.ids, task.ids[-8:]) for task in tasks]
+def probes(tasks: Sequence[Task], max_new_tokens: int) -> list[Tokens]:
+    """Sequences as long as those to come, on which a policy tries its code path: the longest prompt and the shortest,
+    and their own tokens again as a completion.
+    """
+    prompts = sorted((task.ids for task in tasks), key=len)
+    return [Tokens(ids, np.resize(ids, max_new_tokens)) for ids in (prompts[0], prompts[-1])]
 
 
 def _rows(stage: Stage, table: str, *columns: str) -> list[dict[str, Any]]:

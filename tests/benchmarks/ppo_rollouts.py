@@ -92,7 +92,7 @@ class World:
         codec = Codec(load_tokenizer(directory), load_limits(directory).eos_ids)
         self.engine = VllmEngine(Started(self.llm.llm_engine, None, 1, lambda: None), codec, None)
         self.tasks = load_tasks(stage, self.sampling, load_tokenizer(directory))
-        self.policy = start(stage, probes(self.tasks))
+        self.policy = start(stage, probes(self.tasks, self.sampling.max_new_tokens))
         sampler = _Sampler(self.engine, self.policy, self.sampling, stage.config.rollout_batch)
         self.rollouts = Rollouts(stage, self.tasks, "0" * 16, self.sampling, sampler)
 
