@@ -143,11 +143,12 @@ class Checkpoints:
     @contextlib.contextmanager
     def _written(self, final: Path) -> Iterator[Path]:
         """An empty directory that all processes fill, and the first one then moves to its place, durably, before any
-        goes on. What is there already stays: a run writes the same under the same name again.
+        goes on. What was there is removed once its successor is in place.
         """
-        aside = self.directory / "aside"
+        aside, replaced = self.directory / "aside", self.directory / "aside-replaced"
         if parallel.leads():
-            shutil.rmtree(aside, ignore_errors=True)
+            for left in (aside, replaced):
+                shutil.rmtree(left, ignore_errors=True)
             aside.mkdir()
         parallel.wait()
         yield aside
@@ -155,8 +156,10 @@ class Checkpoints:
         if parallel.leads():
             for path in (*aside.iterdir(), aside):
                 _sync(path)
-            if not final.exists():
-                aside.replace(final)
+            with contextlib.suppress(FileNotFoundError):
+                final.replace(replaced)
+            aside.replace(final)
+            shutil.rmtree(replaced, ignore_errors=True)
             _sync(self.directory)  # what is there survives a power failure before what it replaces is removed
         parallel.wait()
 
@@ -195,7 +198,7 @@ class Checkpoints:
         """Removes all of it, when the run's outputs are in place."""
         gone = self.directory.with_name(f"{self.directory.name}.gone")  # a kill in the middle leaves no half checkpoint
         shutil.rmtree(gone, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             self.directory.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 

@@ -243,11 +243,11 @@ class Policy:
         longest, shortest = max(probe, key=lambda s: s.length), min(probe, key=lambda s: s.length)
         self._check_head(shortest)
         pairs = [s for one in (longest, shortest) for s in (one, packing.partner(one, probe))]
-        reason = self._why_not_packed(pairs)
+        reason = parallel.agreed(self._why_not_packed(pairs))  # whatever follows, all processes compute it or none
         if reason is None:
             return "packed"
         print(f"{self.model.config.model_type}: scoring padded rows instead of packed ones: {reason}", file=sys.stderr)
-        gap = self._difference(packing.pad(pairs, self.device), pairs)
+        gap = max(parallel.everyones(self._difference(packing.pad(pairs, self.device), pairs)))
         if not gap <= self._tolerance:
             raise ValueError(
                 f"model type '{self.model.config.model_type}': a sequence's log-probs move by {gap:.1g} nats per token"
