@@ -151,7 +151,7 @@ def model_of(kind: str = "llama", lora: Lora | None = None, **changes: Any) -> A
     }
     model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **changes))
     if lora:
-        from train.policy import add_adapters
+        from train.adapters import add_adapters
 
         add_adapters(model, lora, "CAUSAL_LM")
     return model

@@ -1,15 +1,18 @@
 """What cannot be computed is named: examples beyond the budget, and micro-batches that memory has no room for."""
 
-import shutil
-
 import pytest
 import torch
 
-from stores.stage import Stage
+import train.ppo
+import train.reward_model
+import train.scores
+from builders.engines.hf import HfEngine
+from stores.stage import Stage, execute
+from tests import ppo_world, reward_world
 from tests import training_world as world
+from tests.conftest import REPOSITORY
 from tests.training_world import rows, run
-from train import preference, sft
-from train.checkpoints import Checkpoints
+from train import parallel, preference, sft
 from train.data import Reader, load_pairs
 from train.policy import Policy
 from train.session import Session
@@ -41,6 +44,10 @@ def test_an_example_longer_than_the_budget_is_named(workspace, setting, tokens, 
         run(workspace, f"{section}.{key}")
 
 
+COUNTS = ("n_useful_tokens", "n_computed_tokens", "sharing", "padding")
+"""What a table says of a step whatever has room: what params make it compute."""
+
+
 def cramp(monkeypatch, room: int) -> list[int]:
     """From step 1 on no more than so many pairs have room; returns the sizes of the micro-batches that are computed."""
     pair_losses, update, steps, seen = preference.pair_losses, Session.update, [], []
@@ -70,6 +77,7 @@ def test_a_micro_batch_without_room_is_halved_and_changes_no_result(workspace, m
     assert max(seen[1:-1]) <= 2
     for row, expected in zip(rows(workspace, "training", "dpo"), curve, strict=True):
         assert row["loss"] == (expected["loss"] and pytest.approx(expected["loss"], rel=1e-5))
+        assert {name: row[name] for name in COUNTS} == {name: expected[name] for name in COUNTS}
     said = [line for line in capsys.readouterr().err.splitlines() if "memory is full" in line]
     assert "preference dpo: step 1: memory is full, at pair" in said[0]
     assert "and 1 more, 16" in said[0]
@@ -95,7 +103,8 @@ def test_a_pair_that_alone_has_no_room_is_named(workspace, monkeypatch):
     run(workspace, "reference.sums")
     cramp(monkeypatch, 0)
     with pytest.raises(
-        ValueError, match=r"step 1: memory is full, at pair \(.*\), \d\d tokens alone; set gradient_che"
+        ValueError,
+        match=r"step 1: memory is full, at pair \(.*\), \d\d tokens alone; leave it out, or set grad",
     ):
         run(workspace, "preference.dpo")
 
@@ -133,7 +142,7 @@ def test_what_is_watched_halves_too(workspace, monkeypatch, capsys):
     assert last["margin"] == pytest.approx(expected["margin"], rel=1e-4)
 
 
-def no_room(*_):
+def no_room(*_, **__):
     raise torch.OutOfMemoryError("no room")
 
 
@@ -183,55 +192,136 @@ def test_reference_names_what_has_no_room_and_keeps_what_it_has(workspace, monke
     assert sum(calls[3:]) == 20 - sum(calls[:2])
 
 
+DEVICES = r", or use more devices \(torchrun\)$"
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
-    [("train.session.update", "in the optimizer's update"), ("train.validation.Validator.accuracy", "in validation")],
+    [
+        ("train.session.update", "step 0: memory is full, in the optimizer's update; set lora"),
+        (
+            "train.validation.Validator.accuracy",
+            "step 2: memory is full, in validation; set lora, or validate on fewer questions",
+        ),
+        (
+            "train.policy.Policy._difference",
+            "memory is full, where 'tiny' is loaded and tried; leave out the longest sequences, or use a device with"
+            " more memory",
+        ),
+    ],
 )
 def test_what_cannot_be_done_in_smaller_pieces_is_one_line(workspace, monkeypatch, place, said):
     world.build(workspace, changes={"preference.dpo.validation": world.BY_GENERATION})
     run(workspace, "reference.sums")
     monkeypatch.setattr(place, no_room)
-    with pytest.raises(ValueError, match=rf"step \d: memory is full, .*{said}; set gradient_checkpointing or lora, or"):
+    with pytest.raises(ValueError, match=f"^{said}{DEVICES}"):
         run(workspace, "preference.dpo")
 
 
-def test_each_process_keeps_the_limit_that_it_met(workspace, monkeypatch):
+def test_a_reference_that_has_no_room_to_be_loaded_is_one_line(workspace, monkeypatch):
     world.build(workspace)
+    monkeypatch.setattr(Policy, "_difference", no_room)
+    with pytest.raises(ValueError, match=f"^memory is full, where 'tiny' is loaded and tried; .*{DEVICES}"):
+        run(workspace, "reference.sums")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (
+            "builders.engines.hf.HfEngine._batch",
+            r"step 0: memory is full, in rollouts; lower ppo\.reft\.rollout_batch .*",
+        ),
+        ("train.policy.Policy.frozen", "memory is full, where the reference is made; set lora, which needs no copy"),
+        ("train.session.update", "step 0: memory is full, in the optimizer's update; set lora"),
+        (
+            "train.policy.Policy._difference",
+            "memory is full, where 'tiny' is loaded and tried; leave out the longest .*",
+        ),
+        (
+            "train.experience.score",
+            r"step 0: memory is full, at rollout \d, \d+ tokens alone; leave it out, or set gradient_.*",
+        ),
+    ],
+)
+def test_a_stage_of_one_process_is_not_told_to_use_several(workspace, monkeypatch, place, said):
+    ppo_world.build(workspace)
+    monkeypatch.setattr(place, no_room)
+    with pytest.raises(ValueError, match=f"^{said}$") as error:
+        execute("ppo", "reft", train.ppo.run, workspace)
+    assert "torchrun" not in str(error.value)
+
+
+def test_rollouts_without_room_keep_what_is_drawn(workspace, monkeypatch):
+    ppo_world.build(workspace, {"rollout_batch": 1})
+    batch, drawn = HfEngine._batch, []
+
+    def limited(self, given, sampling):
+        drawn.append([one.request.key for one in given])
+        return no_room() if len(drawn) == 3 else batch(self, given, sampling)
+
+    monkeypatch.setattr(HfEngine, "_batch", limited)
+    with pytest.raises(ValueError, match="step 0: memory is full, in rollouts"):
+        execute("ppo", "reft", train.ppo.run, workspace)
+    execute("ppo", "reft", train.ppo.run, workspace)
+    assert len(drawn) == 1 + len({key for keys in drawn for key in keys}), "only what had no room was asked twice"
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("train.classifier.Classifier.class_logprobs", r"memory is full; lower scores\.rm\.micro_tokens"),
+        ("train.policy.Policy._difference", "memory is full, where 'rm' is loaded and tried; leave out the longest .*"),
+    ],
+)
+def test_scores_without_room_are_one_line(workspace, monkeypatch, place, said):
+    reward_world.build(workspace)
+    execute("reward_model", "rm", train.reward_model.run, workspace)
+    monkeypatch.setattr(place, no_room)
+    with pytest.raises(ValueError, match=f"^{said}$") as error:
+        execute("scores", "rm", train.scores.run, workspace)
+    assert "torchrun" not in str(error.value)
+
+
+def test_who_computes_along_without_room_is_one_line_too(workspace, monkeypatch):
+    """Of several processes one may have no sequence of its own in a round."""
+    world.build(workspace)
+    monkeypatch.setattr("train.parallel.share", lambda groups, _: [[], *groups])
+    monkeypatch.setattr(Policy, "logprobs", no_room)
+    with pytest.raises(ValueError, match=r"^memory is full, at the shortest sequence of its batch, \d\d tokens; lower"):
+        run(workspace, "reference.sums")
+
+
+def test_the_stages_that_may_use_more_devices_are_those_that_start_several_processes():
+    starts = {path.stem for path in (REPOSITORY / "train").glob("*.py") if "    train_stage(" in path.read_text()}
+    assert starts == parallel.SECTIONS
+
+
+def test_what_is_done_again_draws_the_same_dropout(workspace, monkeypatch):
+    """A run that goes on with the halved budget at once ends as one that found memory full, and went on."""
+    lora = {"rank": 4, "dropout": 0.3}
+    world.build(workspace, changes={"preference.dpo.lora": lora, "preference.dpo.checkpoint_every": 1})
     run(workspace, "reference.sums")
-    found: list[Checkpoints] = []
-    monkeypatch.setattr(Session, "steps", lambda self, *_, **__: found.append(self.checkpoints) or [])
-    monkeypatch.setattr(Session, "save", lambda *_: None)
-    run(workspace, "preference.dpo")
-    (checkpoints,) = found
-    checkpoints.directory.mkdir(parents=True)
-    assert checkpoints.micro_tokens() is None
-    for rank, tokens in ((1, 40), (0, 70), (2, 50)):
-        monkeypatch.setattr("train.parallel.rank", lambda rank=rank: rank)
-        checkpoints.keep_micro_tokens(tokens)
-    assert checkpoints.micro_tokens() == 40
-    checkpoints.remove()
-    assert not any(checkpoints.directory.parent.iterdir())
+    pair_losses, update, steps = preference.pair_losses, Session.update, []
 
+    def limited(policy, pairs, *rest):
+        found = pair_losses(policy, pairs, *rest)  # which has drawn its dropout
+        return no_room() if steps and len(pairs) > 2 and torch.is_grad_enabled() else found
 
-def test_a_checkpoint_that_is_there_is_not_taken_away_to_be_written_again(workspace, monkeypatch):
-    world.build(workspace, changes={"preference.dpo.checkpoint_every": 2})
-    run(workspace, "reference.sums")
-    update, removed, rmtree = Session.update, [], shutil.rmtree
-
-    def keeping(self, step, *rest):
-        if step == 4:
-            self.keep()
-            raise ZeroDivisionError
+    def counted(self, step, *rest):
+        steps.append(step)
         return update(self, step, *rest)
 
-    def removing(path, *rest, **more):
-        removed.append(path.name)
-        return rmtree(path, *rest, **more)
-
-    monkeypatch.setattr(Session, "update", keeping)
-    monkeypatch.setattr(shutil, "rmtree", removing)
+    monkeypatch.setattr(preference, "pair_losses", limited)
+    monkeypatch.setattr(Session, "update", counted)
+    run(workspace, "preference.dpo")
+    curve, model = rows(workspace, "training", "dpo"), world.weights(workspace, "dpo")
+    steps.clear()
+    monkeypatch.setattr(Session, "update", lambda self, step, *rest: counted(self, step, *rest) if step < 1 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(workspace, "preference.dpo")
-    assert "step-00000002" in removed
-    assert "step-00000004" not in removed
-    assert list((workspace.parent / "ledger/checkpoints").glob("*/step-00000004/state.json"))
+    monkeypatch.setattr(Session, "update", counted)
+    run(workspace, "preference.dpo")
+    assert steps == [0, 1, 2, 3, 4, 5]
+    assert rows(workspace, "training", "dpo") == curve
+    world.assert_same_weights(world.weights(workspace, "dpo"), model, 0)

@@ -29,6 +29,7 @@ from torch import Tensor, zeros_like
 from stores.paths import ledger_dir
 from train import parallel, sharding
 from train.policy import Policy
+from train.random_state import random_state, restore
 from train.saving import LAST_IS_INTACT, disk_errors
 
 DIRECTORY = "PAIRWRIGHT_CHECKPOINTS"
@@ -102,7 +103,7 @@ class Checkpoints:
             if self._is_whole(last):
                 self.policy.load_weights(load_file(last / "weights.safetensors"))
                 self._load_optimizer(load_file(last / "optimizer.safetensors"))
-                self._load_random(load_file(last / "random.safetensors"))
+                restore(load_file(last / "random.safetensors"), self.policy.device)
             else:
                 self._load_divided(last)
             return state
@@ -119,7 +120,7 @@ class Checkpoints:
             else:
                 write_tensors(self._weights(), aside / "weights.safetensors")
                 write_tensors(self._optimizer_state(), aside / "optimizer.safetensors")
-                write_tensors(self._random_state(), aside / "random.safetensors")
+                write_tensors(random_state(self.policy.device), aside / "random.safetensors")
             if parallel.leads():
                 (aside / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         if parallel.leads():
@@ -234,21 +235,11 @@ class Checkpoints:
         same = processes == parallel.count() and saved.issuperset(random)
         sharding.load(self._weights() | self._optimizer_state() | (random if same else {}), path)
         if same:
-            self._load_random({name.partition(":")[2]: state for name, state in random.items()})
+            restore({name.partition(":")[2]: state for name, state in random.items()}, self.policy.device)
 
     def _numbered_random_state(self) -> dict[str, Tensor]:
-        return {f"random-{parallel.rank()}:{name}": state for name, state in self._random_state().items()}
-
-    def _random_state(self) -> dict[str, Tensor]:
-        state = {"cpu": torch.get_rng_state()}
-        return state | (
-            {"cuda": torch.cuda.get_rng_state(self.policy.device)} if self.policy.device.type == "cuda" else {}
-        )
-
-    def _load_random(self, tensors: dict[str, Tensor]) -> None:
-        torch.set_rng_state(tensors["cpu"])
-        if "cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["cuda"], self.policy.device)
+        state = random_state(self.policy.device)
+        return {f"random-{parallel.rank()}:{name}": tensor for name, tensor in state.items()}
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:

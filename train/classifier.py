@@ -20,8 +20,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from builders.model_files import check_weights, device, is_reward_model, load_model, load_tokenizer, trusts_code
 from schemas.sections_training import Lora
 from train import packing
+from train.adapters import add_adapters
 from train.packing import Batch, Tokens
-from train.policy import TOLERANCE, Policy, add_adapters
+from train.policy import TOLERANCE, Policy
 
 LABELS = ("wrong", "correct")
 HEAD = "score"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from train import parallel
 from train.packing import Tokens
 
 
@@ -27,12 +28,25 @@ def of(names: Sequence[str], sequences: Iterable[Tokens]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def needed(said: str) -> Iterator[None]:
-    """Raises ValueError with what is `said` if memory is full in the block, which cannot be done in smaller pieces."""
+def needed(said: str, section: str, *ways: str) -> Iterator[None]:
+    """Raises ValueError with what is `said` and what helps if memory is full in the block, which cannot be done in
+    smaller pieces.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
-        raise ValueError(f"{said}; set gradient_checkpointing or lora, or use more devices (torchrun)") from None
+        raise ValueError(f"{said}; {remedy(section, *ways)}") from None
+
+
+def loading(section: str, model: str) -> contextlib.AbstractContextManager[None]:
+    """`needed` around a model's loading, and the forwards in which it is tried on the longest sequences."""
+    ways = "leave out the longest sequences", "use a device with more memory"
+    return needed(f"memory is full, where '{model}' is loaded and tried", section, *ways)
+
+
+def remedy(section: str, *ways: str) -> str:
+    """What helps a stage whose memory is full: some ways, and more devices where it trains on several."""
+    return ", or ".join([*ways, *(["use more devices (torchrun)"] if section in parallel.SECTIONS else [])])
 
 
 def free() -> None:

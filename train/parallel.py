@@ -27,6 +27,8 @@ from torch import Tensor
 
 from builders.model_files import device as default_device
 
+SECTIONS = frozenset({"sft", "preference", "reference"})
+"""Stages that several processes may compute."""
 LAUNCHER, OFFLOAD = "PAIRWRIGHT_TORCHRUN", "PAIRWRIGHT_CPU_OFFLOAD"
 _EXAMPLE = f"{LAUNCHER}='--standalone --nproc-per-node 8'"
 _CONTRACT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

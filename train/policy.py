@@ -22,10 +22,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from builders.model_files import TRAINED_ADAPTER, load_model, load_tokenizer, plain_attention
 from schemas.sections_training import Lora
-from train import attention, packing, parallel, sharding
+from train import attention, memory, packing, parallel, sharding
+from train.adapters import add_adapters, save_adapters
 from train.logprobs import hidden_states, sequence_logprobs, token_logprobs
 from train.packing import Batch, Load, Tokens
-from train.saving import RUN_AGAIN, disk_errors, save_adapters, storable
+from train.saving import RUN_AGAIN, disk_errors, storable
 
 ScoringPath = Literal["packed", "padded"]
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
@@ -78,8 +79,10 @@ class Policy:
         """What is trained with the model and not saved with it, such as a value head."""
         self.trained = Load()
         """Of all batches with gradients so far, as this process computed them."""
-        self.planned = Load()
-        """Of the same, of all processes, as one process alone would compute them."""
+        self.planned, self.counted_by = Load(), 0
+        """Of the same, of all processes, as one process computes them in forwards of at most so many tokens (of as many
+        as they are asked for in, if 0): what params say, whatever has room.
+        """
         torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
         self._ready()
 
@@ -129,7 +132,9 @@ class Policy:
         padded = self.path == "padded"
         groups = packing.micro_batches(examples, budget, padded)
         if torch.is_grad_enabled():
-            load = packing.load_of(([examples[i] for i in numbers] for numbers in groups), padded)
+            same = self.counted_by in (0, budget)
+            counted = groups if same else packing.micro_batches(examples, self.counted_by, padded)
+            load = packing.load_of(([examples[i] for i in numbers] for numbers in counted), padded)
             self.planned = self.planned.plus(load)
         for numbers in parallel.share(groups, [sum(s.length for s in example) for example in examples]):
             if not numbers:
@@ -139,9 +144,10 @@ class Policy:
     def _compute_along(self, sequence: Tokens) -> None:
         """Takes part in a forward, and in its backward where gradients are taken, without a share in the result."""
         trained = self.trained
-        nothing = self.logprobs([sequence]).sum() * 0
-        if nothing.requires_grad:
-            nothing.backward()
+        with memory.of(["the shortest sequence of its batch"], [sequence]):
+            nothing = self.logprobs([sequence]).sum() * 0
+            if nothing.requires_grad:
+                nothing.backward()
         self.trained = trained
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -332,21 +338,6 @@ def _check_head(model: PreTrainedModel, probe: Tokens, device: torch.device, tol
             " token (non-finite weights, or a transformation of its logits that train/logprobs.py does not know);"
             " use another model"
         )
-
-
-def add_adapters(model: PreTrainedModel, lora: Lora, task: str, whole: Sequence[str] = ()) -> Any:
-    """Puts adapters into a model; its modules named `whole` are trained themselves."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # pyrefly: ignore
-        lora_dropout=lora.dropout,
-        target_modules=lora.targets,
-        task_type=task,
-        modules_to_save=list(whole) or None,
-    )
-    return get_peft_model(model, config)
 
 
 def _checkpoint_layers(model: PreTrainedModel) -> None:

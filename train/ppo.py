@@ -120,7 +120,9 @@ class Trainer:
 
     def step(self, step: int) -> None:
         """Draws, judges and looks at a step's rollouts, and updates the policy on them."""
-        drawn = self.rollouts.draw(self.session.schedule.visits(step))
+        setting = f"ppo.{self.session.stage.name}.rollout_batch"
+        with self.session.needed(step, "in rollouts", f"lower {setting} (what is drawn is kept)"):
+            drawn = self.rollouts.draw(self.session.schedule.visits(step))
         judged = self._judge(step, drawn)
         scores = [self.rewarder.score(one, found) for one, found in zip(drawn, judged, strict=True)]
         sequences = [one.tokens for one in drawn]
@@ -222,7 +224,8 @@ def load_value(stage: Stage, policy: Policy, probe: Sequence[Tokens]) -> Value |
             f" '{config.model}', and both read the same tokens; name a model of the same family"
         )
     settings = {"lora": config.lora, "gradient_checkpointing": config.gradient_checkpointing}
-    return Value(policy, Policy.load(directory, probe, precision=config.precision, **settings))
+    with memory.loading(stage.section, config.value_model):
+        return Value(policy, Policy.load(directory, probe, precision=config.precision, **settings))
 
 
 def run(stage: Stage) -> None:
@@ -231,7 +234,9 @@ def run(stage: Stage) -> None:
     tasks = load_tasks(stage, sampling, load_tokenizer(stage.dir("models", config.model)))
     probe = probes(tasks, sampling.max_new_tokens)
     policy = start(stage, probe)
-    reference, value = Reference(policy), load_value(stage, policy, probe)
+    with memory.needed("memory is full, where the reference is made", stage.section, "set lora, which needs no copy"):
+        reference = Reference(policy)
+    value = load_value(stage, policy, probe)
     policy.beside = policy.beside if value is None else value
     with Rewarder(config, tasks) as rewarder:
         value_model = NONE if config.value_model == NONE else fingerprint(stage.dir("models", config.value_model))

@@ -36,7 +36,8 @@ from train.texts import Span
 
 CODE = (
     "train/policy.py", "train/packing.py", "train/layout.py", "train/attention.py", "train/logprobs.py",
-    "train/parallel.py", "train/sharding.py", "train/saving.py", "builders/model_files.py",
+    "train/parallel.py", "train/sharding.py", "train/saving.py", "train/adapters.py", "train/memory.py",
+    "builders/model_files.py",
 )  # fmt: skip
 """What decides a number besides its model and its tokens; a test holds it against what the policy imports."""
 _COMMIT_EVERY_S = 1.0
@@ -86,7 +87,8 @@ class ReferenceLedger:
 
         Raises ValueError for a number that is not finite, naming its sample.
         """
-        policy = Policy.load(self.directory, list(scored.values()), precision=self.config.precision)
+        with memory.loading(self.stage.section, self.config.model):
+            policy = Policy.load(self.directory, list(scored.values()), precision=self.config.precision)
         examples = ((f"sample {span.sample_id}", [tokens]) for span, tokens in scored.items())
         setting = f"reference.{self.stage.name}.micro_tokens"
         packing.require_fit(examples, self.config.micro_tokens, setting, policy.path == "padded")
@@ -132,11 +134,11 @@ class ReferenceLedger:
         try:
             yield from compute(policy, sequences, self.config.micro_tokens)
         except OutOfMemoryError as error:
-            more = f" and {len(error.names) - 1} more" if len(error.names) > 1 else ""
-            setting = f"reference.{self.stage.name}.micro_tokens"
+            first, more = error.names[0], f" and {len(error.names) - 1} more" if len(error.names) > 1 else ""
+            what = f"sample {spans[first].sample_id}" if first in spans else first
+            ways = memory.remedy(self.stage.section, f"lower {self.stage.section}.{self.stage.name}.micro_tokens")
             raise ValueError(
-                f"memory is full, at sample {spans[error.names[0]].sample_id}{more}, {error.tokens:,} tokens; lower"
-                f" {setting}, or use more devices (torchrun); what is computed is kept"
+                f"memory is full, at {what}{more}, {error.tokens:,} tokens; {ways}; what is computed is kept"
             ) from None
 
     def _append(self, context: str, entries: Sequence[Entry], began: float) -> float:

@@ -1,11 +1,9 @@
-"""Models on the disk: what a full one looks like, settings that can be saved, adapters the same wherever they are."""
+"""Models on the disk: what a full one looks like, settings that can be saved."""
 
 import contextlib
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from transformers import GenerationConfig
@@ -41,16 +39,3 @@ def _is_valid(config: GenerationConfig) -> bool:
     except ValueError:
         return False
     return True
-
-
-def save_adapters(model: Any, directory: Path) -> None:
-    """As peft does, but the same on every machine and in every run; the base is named when they are published."""
-    model.peft_config["default"].base_model_name_or_path = None
-    with disk_errors(directory, RUN_AGAIN):
-        model.save_pretrained(directory)
-    (directory / "README.md").unlink(missing_ok=True)
-    path = directory / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()  # a set, whose order changes
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -17,6 +17,7 @@ from schemas.sections_reinforcement import ScoresRun
 from stores.parquet import rows_to_table
 from stores.progress import progress
 from stores.stage import Stage, run_stage
+from train import memory
 from train.classifier import LABELS, Classifier, require_classifier
 from train.data import Reader
 from train.labelled_samples import Drawn, read_samples
@@ -48,11 +49,13 @@ def run(stage: Stage) -> None:
     if not samples:
         stage.write(Score, [rows_to_table(Score, [])])
         return
-    classifier = Classifier.load(model, [sample.tokens for sample in samples], precision=config.precision)
+    with memory.loading(stage.section, config.model):
+        classifier = Classifier.load(model, [sample.tokens for sample in samples], precision=config.precision)
     libraries = [version("torch"), version("transformers")]
     mark = digest([fingerprint(model), config.precision, classifier.path, classifier.device.type, libraries])
     began = time.perf_counter()
-    stage.write(Score, [rows_to_table(Score, build(classifier, samples, config.micro_tokens, mark))])
+    with memory.needed("memory is full", stage.section, f"lower scores.{stage.name}.micro_tokens"):
+        stage.write(Score, [rows_to_table(Score, build(classifier, samples, config.micro_tokens, mark))])
     stage.cost.device_s += time.perf_counter() - began
     stage.cost.tokens += sum(sample.tokens.length for sample in samples)
 

@@ -1,5 +1,6 @@
 """What every training loop needs around its steps: resuming, logging, validation, checkpoints, saving at the end."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from train.meter import Meter, given_peak, load_columns
 from train.optimizer import Schedule, adamw, update
 from train.packing import Tokens
 from train.policy import Policy
+from train.random_state import random_state, restore
 from train.trackers import wanted
 from train.validation import Validator, load_validator
 
@@ -67,6 +69,7 @@ class Session:
         self.state = TrainingState()
         self.micro_tokens = self.config.optimizer.micro_tokens
         """Tokens of a forward: as params say, or less where that did not fit."""
+        policy.counted_by = self.micro_tokens
         self._before: dict[str, Any] = {}
         self.meter = Meter(stage, policy, self.fingerprint)
 
@@ -137,7 +140,7 @@ class Session:
 
     def _validate(self, step: int) -> float:
         assert self.validator is not None
-        with memory.needed(f"step {step}: memory is full, in validation"):
+        with self.needed(step, "in validation", "set lora", "validate on fewer questions"):
             accuracy, best = self.validator.accuracy(self.policy), self.state.best_accuracy
         if best is None or accuracy > best:
             self.checkpoints.save_best(step)
@@ -172,28 +175,33 @@ class Session:
         the model is whole; where it is divided, what a failed forward left behind is not repaired, and all processes
         have to start again. Raises ValueError then, and where one example alone does not fit.
         """
-        trained, planned = self.policy.trained, self.policy.planned
+        policy, trained, planned = self.policy, self.policy.trained, self.policy.planned
+        random = random_state(policy.device)
         while True:
             try:
                 return work(self.micro_tokens)
             except OutOfMemoryError as error:
                 self._halve(step, error)
-            self.policy.trained, self.policy.planned = trained, planned
+            policy.trained, policy.planned = trained, planned
+            restore(random, policy.device)
             self.optimizer.zero_grad(set_to_none=True)
             memory.free()
 
     def _halve(self, step: int, error: OutOfMemoryError) -> None:
         said = f"step {step}: {self._named('memory is full', error.names)}, {error.tokens:,} tokens"
         if len(error.names) == 1:
-            raise ValueError(
-                f"{said} alone; set gradient_checkpointing or lora, use more devices (torchrun), or leave it out"
-            )
+            ways = memory.remedy(self.stage.section, "leave it out", "set gradient_checkpointing or lora")
+            raise ValueError(f"{said} alone; {ways}")
         self.micro_tokens = min(self.micro_tokens, error.tokens) // 2
         self.checkpoints.keep_micro_tokens(self.micro_tokens)
         said += f"; a forward is of at most {self.micro_tokens:,} tokens from now on"
         if parallel.active():
             raise ValueError(f"{said}; run it again, and it continues from its checkpoint")
         print(f"{self.stage.section} {self.stage.name}: {said}", file=sys.stderr)
+
+    def needed(self, step: int, what: str, *ways: str) -> contextlib.AbstractContextManager[None]:
+        """`memory.needed` for a part of a step."""
+        return memory.needed(f"step {step}: memory is full, {what}", self.stage.section, *ways)
 
     def update(self, step: int, losses: Tensor, names: Sequence[str], tokens: int) -> dict[str, Any]:
         """One optimizer step from the accumulated gradients; returns learning rate and gradient norm.
@@ -205,7 +213,7 @@ class Session:
         if bad:
             raise ValueError(self._not_finite(step, "the loss", bad))
         lr = self.schedule.lr(step)
-        with memory.needed(f"step {step}: memory is full, in the optimizer's update"):
+        with self.needed(step, "in the optimizer's update", "set lora"):
             norm = float(update(self.optimizer, self.parameters, lr, self.config.optimizer.grad_clip))
         if not norm < float("inf"):
             raise ValueError(self._not_finite(step, "the gradient", names))
@@ -297,13 +305,14 @@ def start(stage: Stage, sequences: Sequence[Tokens], kind: type[Trained] = Polic
     """
     config: LearningRun = stage.config
     torch.manual_seed(stage.params.seed)
-    policy = kind.load(
-        stage.dir("models", config.model),
-        sequences,
-        precision=config.precision,
-        lora=config.lora,
-        gradient_checkpointing=config.gradient_checkpointing,
-    )
+    with memory.loading(stage.section, config.model):
+        policy = kind.load(
+            stage.dir("models", config.model),
+            sequences,
+            precision=config.precision,
+            lora=config.lora,
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
     if parallel.rank():
         torch.manual_seed(stage.params.seed + parallel.rank())  # the same weights, but no two with the same dropout
     return policy

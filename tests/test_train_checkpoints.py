@@ -1,0 +1,108 @@
+"""What an unfinished run keeps: never less than it had, and never what another attempt left."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from builders.model_files import read_record
+from tests import training_world as world
+from tests.training_world import run
+from train.checkpoints import Checkpoints
+from train.session import Session
+from train.validation import Validator
+
+
+def test_each_process_keeps_the_limit_that_it_met(workspace, monkeypatch):
+    world.build(workspace)
+    run(workspace, "reference.sums")
+    found: list[Checkpoints] = []
+    monkeypatch.setattr(Session, "steps", lambda self, *_, **__: found.append(self.checkpoints) or [])
+    monkeypatch.setattr(Session, "save", lambda *_: None)
+    run(workspace, "preference.dpo")
+    (checkpoints,) = found
+    checkpoints.directory.mkdir(parents=True)
+    assert checkpoints.micro_tokens() is None
+    for rank, tokens in ((1, 40), (0, 70), (2, 50)):
+        monkeypatch.setattr("train.parallel.rank", lambda rank=rank: rank)
+        checkpoints.keep_micro_tokens(tokens)
+    assert checkpoints.micro_tokens() == 40
+    checkpoints.remove()
+    assert not any(checkpoints.directory.parent.iterdir())
+
+
+def test_a_checkpoint_that_is_there_is_not_taken_away_to_be_written_again(workspace, monkeypatch):
+    world.build(workspace, changes={"preference.dpo.checkpoint_every": 2})
+    run(workspace, "reference.sums")
+    update, removed, rmtree = Session.update, [], shutil.rmtree
+
+    def keeping(self, step, *rest):
+        if step == 4:
+            self.keep()
+            raise ZeroDivisionError
+        return update(self, step, *rest)
+
+    def removing(path, *rest, **more):
+        removed.append(path.name)
+        return rmtree(path, *rest, **more)
+
+    monkeypatch.setattr(Session, "update", keeping)
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    with pytest.raises(ZeroDivisionError):
+        run(workspace, "preference.dpo")
+    assert "step-00000002" in removed
+    assert "step-00000004" not in removed
+    assert list((workspace.parent / "ledger/checkpoints").glob("*/step-00000004/state.json"))
+
+
+def test_the_best_weights_of_an_abandoned_attempt_are_replaced(workspace, monkeypatch):
+    """Killed after a validation and before the next checkpoint, a run may validate other weights at the same step: with
+    another number of processes, say.
+    """
+    changes = {"preference.dpo.validation": world.BY_GENERATION, "preference.dpo.checkpoint_every": 4}
+    world.build(workspace, changes=changes)
+    run(workspace, "reference.sums")
+    update, accuracies = Session.update, iter([1.0, 0.5, 0.25])
+    monkeypatch.setattr(Validator, "accuracy", lambda *_: next(accuracies))
+    run(workspace, "preference.dpo")
+    expected = world.weights(workspace, "dpo")
+    assert read_record(workspace / "data/models/dpo")["provenance"]["selected_step"] == 2
+
+    monkeypatch.setattr(Session, "update", lambda self, step, *rest: update(self, step, *rest) if step < 2 else 1 / 0)
+    accuracies = iter([1.0])
+    with pytest.raises(ZeroDivisionError):
+        run(workspace, "preference.dpo")
+    (stale,) = (workspace.parent / "ledger/checkpoints").glob("*/best-00000002/weights.safetensors")
+    save_file({name: tensor + 1 for name, tensor in load_file(stale).items()}, stale)
+    monkeypatch.setattr(Session, "update", update)
+    accuracies = iter([1.0, 0.5, 0.25])
+    run(workspace, "preference.dpo")
+    world.assert_same_weights(world.weights(workspace, "dpo"), expected, 0)
+
+
+def test_a_run_that_ends_with_an_error_keeps_the_best_weights_that_it_goes_on_with(workspace, monkeypatch):
+    changes = {"preference.dpo.validation": world.BY_GENERATION, "preference.dpo.checkpoint_every": 3}
+    world.build(workspace, changes=changes)
+    run(workspace, "reference.sums")
+    update, accuracies = Session.update, iter([0.5, 1.0])
+    monkeypatch.setattr(Validator, "accuracy", lambda *_: next(accuracies))
+
+    def keeping(self, step, *rest):
+        if step == 5:
+            self.keep()
+            raise ZeroDivisionError
+        return update(self, step, *rest)
+
+    monkeypatch.setattr(Session, "update", keeping)
+    with pytest.raises(ZeroDivisionError):
+        run(workspace, "preference.dpo")
+    (directory,) = (workspace.parent / "ledger/checkpoints").glob("*")
+    assert sorted(path.name for path in directory.iterdir()) == ["best-00000004", "lock", "step-00000005"]
+    best = load_file(directory / "best-00000004/weights.safetensors")
+    monkeypatch.setattr(Session, "update", update)
+    accuracies = iter([0.5])
+    run(workspace, "preference.dpo")
+    assert read_record(workspace / "data/models/dpo")["provenance"]["selected_step"] == 4
+    found = world.weights(workspace, "dpo")
+    assert all(torch.equal(found[name], tensor) for name, tensor in best.items())
