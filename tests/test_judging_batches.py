@@ -1,5 +1,6 @@
 """Questions in batches: each is asked once, whatever happens in between."""
 
+import gc
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.batch_server import BatchServer, Fate, Other, failing
 from tests.batch_world import CONTEXT, World, a_world, asks
 from tests.fault_server import Act, Asked
 from tests.hosted_world import KEY
+from tests.pipeline import wait_for
 
 
 @pytest.fixture
@@ -45,6 +47,28 @@ def test_submits_then_waits_then_collects(world: World, server: BatchServer):
     assert (one.n_prompt_tokens, one.n_tokens, one.n_attempts, one.finish_reason) == (2, 4, 1, "stop")
     assert one.price_usd == pytest.approx((2 * 0.15 + 4 * 0.6) / 1e6 / 2)
     assert one.served_by == "gpt-4o-mini-2024-07-18 fp_1"
+
+
+def test_connections_end_with_the_call(
+    world: World, server: BatchServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def nobody_is_connected() -> bool:
+        return not server._writers
+
+    monkeypatch.setenv("PAIRWRIGHT_LEDGER", str(world.root))
+    monkeypatch.setattr("sys.argv", ["batches", "--cancel", CONTEXT])
+    gc.disable()  # which would end them, too, some time
+    try:
+        with pytest.raises(StopEarly):
+            world.call(asks(4))
+        wait_for(nobody_is_connected, "end of what submits", 10)
+        main()
+        wait_for(nobody_is_connected, "end of what cancels", 10)
+        world.online(asks(4))
+        wait_for(nobody_is_connected, "end of what collects", 10)
+    finally:
+        gc.enable()
+    assert set(server.events) >= {"upload", "create", "look"}
 
 
 def test_progress_is_told(world: World, server: BatchServer):

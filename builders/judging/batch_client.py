@@ -56,6 +56,11 @@ class BatchClient:
             base_url=self.server.url, api_key=self.server.key or "EMPTY", max_retries=0, timeout=timeout
         )
 
+    def close(self) -> None:
+        """Ends its connections."""
+        if "_openai" in vars(self):
+            self._openai.close()
+
     def upload(self, questions: Path, name: str) -> str:
         """The id of a file of questions on the server."""
 

@@ -48,6 +48,11 @@ class Batches:
     def client(self) -> BatchClient:
         return BatchClient(self.server)
 
+    def close(self) -> None:
+        """Ends the connections to the server."""
+        if "client" in vars(self):
+            self.client.close()
+
     def look(self) -> list[Exception] | None:
         """Asks the server about each batch under way, and collects those that have ended.
 

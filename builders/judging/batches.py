@@ -41,23 +41,23 @@ def answer_in_batches(
     is away, or questions have failed too often. Raises ValueError for what no attempt can mend.
     """
     assert iter(requests) is not requests, "requests are read several times"
-    batches = Batches(ledger, context, model, read, server)
-    waiting, left = _Waiting(), None
-    while True:
-        stops = batches.look()
-        if stops:
-            raise stops[0]
-        if stops is not None or left is None:
-            left = batches.submit(requests)
-        if not left.missing:
-            batches.parts.forget()
-            return batches.spent
-        if not batches.parts.under_way:
-            batches.give_up(left)
-        state = batches.progress(left)
-        if not waiting.pause(state):
-            raise StopEarly(f"{state}; the same command, or the next `dvc repro`, continues")
-        left = left._replace(submitted=0)
+    with contextlib.closing(Batches(ledger, context, model, read, server)) as batches:
+        waiting, left = _Waiting(), None
+        while True:
+            stops = batches.look()
+            if stops:
+                raise stops[0]
+            if stops is not None or left is None:
+                left = batches.submit(requests)
+            if not left.missing:
+                batches.parts.forget()
+                return batches.spent
+            if not batches.parts.under_way:
+                batches.give_up(left)
+            state = batches.progress(left)
+            if not waiting.pause(state):
+                raise StopEarly(f"{state}; the same command, or the next `dvc repro`, continues")
+            left = left._replace(submitted=0)
 
 
 def finish_batches(
@@ -67,19 +67,20 @@ def finish_batches(
 
     Raises StopEarly while a batch with a wanted question is under way, so that none is paid for twice.
     """
-    batches = Batches(ledger, context, model, read, server)
-    if not batches.parts.all:
-        return Spent()
-    for stop in batches.look() or ():
-        print(stop, file=sys.stderr)  # no reason to stop: nothing more is asked in batches
-    pending = set(ledger.missing(list(taken(batches.parts).intersection(wanted))))
-    if pending:
-        raise StopEarly(
-            f"judging {model}: {len(pending):,} of the questions are in batches under way"
-            f" ({batches.statuses()}); wait, the same command continues when they are done; or end them with"
-            f" `python -m builders.judging.batches --cancel {context}`, and what they have not answered is asked online"
-        )
-    return batches.spent
+    with contextlib.closing(Batches(ledger, context, model, read, server)) as batches:
+        if not batches.parts.all:
+            return Spent()
+        for stop in batches.look() or ():
+            print(stop, file=sys.stderr)  # no reason to stop: nothing more is asked in batches
+        pending = set(ledger.missing(list(taken(batches.parts).intersection(wanted))))
+        if pending:
+            raise StopEarly(
+                f"judging {model}: {len(pending):,} of the questions are in batches under way"
+                f" ({batches.statuses()}); wait, the same command continues when they are done; or end them with"
+                f" `python -m builders.judging.batches --cancel {context}`, and what they have not answered is asked"
+                " online"
+            )
+        return batches.spent
 
 
 class _Waiting:
@@ -127,7 +128,8 @@ def _tend(ledger: Ledger, context: str, cancel: bool, forget: bool) -> None:
         for part in parts.under_way:
             status = part.status
             if cancel and part.batch_id:
-                status = BatchClient(servers()[0]).cancel(part).status
+                with contextlib.closing(BatchClient(servers()[0])) as client:
+                    status = client.cancel(part).status
             if forget:
                 lose_batches(ledger, part.keys)
                 parts.drop(part)
