@@ -22,7 +22,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, *servers: FaultServer, **settings: 
     """Points the environment at servers, with a key; `settings` are `PAIRWRIGHT_<name>`."""
     monkeypatch.setenv("PAIRWRIGHT_BASE_URLS", ",".join(server.url for server in servers))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for name, value in ({"backoff_s": 0.01, "outage_s": 20, "timeout_s": 5} | settings).items():
+    for name, value in ({"backoff_s": 0.01, "outage_s": 20, "timeout_s": 30} | settings).items():
         monkeypatch.setenv(f"PAIRWRIGHT_{name.upper()}", str(value))
 
 

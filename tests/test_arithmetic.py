@@ -32,7 +32,7 @@ def check_chain(problem: WordProblem) -> None:
     assert equations[-1][3] == problem.answer
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**9), low=st.integers(1, MAX_STEPS), more=st.integers(0, 3))
 def test_every_chain_holds(seed: int, low: int, more: int) -> None:
     problems = generate(seed, (low, min(low + more, MAX_STEPS)), 25)

@@ -142,7 +142,6 @@ FRACTIONS = st.fractions(max_denominator=10**6).filter(lambda f: abs(f) < 10**12
 
 
 @given(FRACTIONS)
-@settings(deadline=None)
 def test_number_formats_round_trip(value: Fraction) -> None:
     written = [str(value), f"{value.numerator}/{value.denominator}"]
     if value.denominator == 1:
@@ -157,7 +156,7 @@ def test_number_formats_round_trip(value: Fraction) -> None:
 
 
 @given(st.text(alphabet="0123456789.,-/$%e \\{}frac+x^", max_size=30) | st.text(max_size=30))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_normalise_is_idempotent_and_answers_equal_themselves(text: str) -> None:
     for checker in (NUMBER, LATEX):
         once = checker.normalise(text)
@@ -168,7 +167,7 @@ def test_normalise_is_idempotent_and_answers_equal_themselves(text: str) -> None
 
 
 @given(st.text(alphabet="0123456789.$\\boxed{}[]()= \nanswer is:#A-,/", max_size=80), st.integers(0, 80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_extraction_takes_any_text_and_reads_on_from_the_prefill(text: str, cut: int) -> None:
     for checker in (NUMBER, LATEX):
         found = checker.extract(text[:cut], text[cut:])

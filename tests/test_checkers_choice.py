@@ -118,7 +118,7 @@ def test_comparison() -> None:
 
 
 @given(st.integers(3, 26), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_key_of_3_to_26_options_is_read_in_every_form(options: int, data: st.DataObject) -> None:
     letter = data.draw(st.sampled_from(string.ascii_uppercase[:options]))
     form = data.draw(st.sampled_from(["({})", "{}", "{}.", "option {}", "**{}**", "({}) because", r"\boxed{{{}}}"]))
@@ -127,7 +127,7 @@ def test_every_key_of_3_to_26_options_is_read_in_every_form(options: int, data: 
 
 
 @given(st.text(alphabet="ABc()[]{}\\.,:\n fotxinal answer:is#13不", max_size=80), st.integers(0, 80))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_is_read(text: str, cut: int) -> None:
     found = CHOICE.extract(text[:cut], text[cut:])
     assert found is None or CHOICE.normalise(found) is not None

@@ -126,7 +126,7 @@ def test_what_the_prefill_states_is_not_the_models(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAPERS)
 @given(text=st.text(alphabet="0123456789.,:$\\boxed{}()= \n#answer isThefolQut", max_size=80))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_text_is_read_and_normal_forms_are_stable(name: str, text: str) -> None:
     checker = get_checker(name)
     found = checker.extract("", text)

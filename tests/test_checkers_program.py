@@ -118,7 +118,7 @@ def test_a_program_that_does_not_end_costs_its_time_once() -> None:
         started = time.monotonic()
         found = [checker.extract("", "while True:\n    ans = 1") for _ in range(20)]
         assert set(found) == {UNDECIDED + "limit of time"}
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < 9.0, "each for itself would take 10"
         assert checker.extract("", "ans = 2") == "2"
 
 

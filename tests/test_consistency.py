@@ -94,7 +94,7 @@ Stated = dict[int, str | None]
 STATED = st.dictionaries(st.integers(0, 7), st.sampled_from(["1", "2", None]), max_size=8)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(weak=STATED, icl=STATED, least=st.integers(1, 10), seed=st.integers(0, 3))
 def test_a_top_up_adds_answered_problems_up_to_its_number(
     tmp_path_factory: pytest.TempPathFactory,

@@ -1,6 +1,5 @@
 """Engine `openai` against a server that fails: every request is answered once, or the stage says why not."""
 
-import itertools
 import json
 import threading
 import time
@@ -15,6 +14,7 @@ from stores.ledger import Completion
 from stores.stage import StopEarly
 from tests.fault_server import Act, Asked, FaultServer
 from tests.hosted_world import EXPLORE, KEY, ask, asks, complete, connect, engine
+from tests.pipeline import wait_for
 
 FAULTS = {
     "429 with Retry-After": Act(429, headers={"retry-after-ms": "40"}),
@@ -39,7 +39,7 @@ def once(fault: Act, every: int = 4):
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_every_fault_is_tried_again_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Act) -> None:
     with FaultServer(once(fault)).running() as server:
-        connect(monkeypatch, server, timeout_s=0.5)
+        connect(monkeypatch, server, timeout_s=3 if fault.delay_s else 30)
         found = complete(engine(tmp_path), asks(40))
         assert {c.text for c in found.values()} == {"Final answer: 8"}
         assert Counter(c.n_attempts for c in found.values()) == {1: 36, 2: 4}
@@ -190,18 +190,21 @@ def test_a_server_that_answers_nonsense_is_left_for_another(tmp_path: Path, monk
 
 def test_retry_after_pauses_all_that_use_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[float] = []
+    refused, pause = 30, 0.6
 
     def plan(asked: Asked) -> Act:
         times.append(time.monotonic())
-        return Act(429, headers={"retry-after": "0.6"}) if asked.number == 30 else Act(delay_s=0.01)
+        if asked.number == refused:
+            return Act(429, headers={"retry-after": str(pause)})
+        return Act(delay_s=0.01)
 
     with FaultServer(plan).running() as server:
         connect(monkeypatch, server, max_concurrency=8)
         assert len(complete(engine(tmp_path), asks(80))) == 80
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert 0.5 < max(gaps) < 3
-    assert sum(gap > 0.4 for gap in gaps) == 1
-    assert gaps.index(max(gaps)) <= 30 + 8, "only what was in flight came after it"
+    since = [at - times[refused] for at in times[refused + 1 :]]
+    assert len(since) == 50
+    assert sum(gap < 0.9 * pause for gap in since) <= 8, "only what was in flight came before its end"
+    assert max(since) < 30
 
 
 def test_rate_limit_headers_are_obeyed_before_a_429_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +280,7 @@ def test_an_outage_that_lasts_stops_the_stage(tmp_path: Path, monkeypatch: pytes
         began = time.monotonic()
         with pytest.raises(StopEarly, match=r"no answer for 1 s \(last failure: \w+\); what was"):
             complete(engine(tmp_path), asks(100))
-        assert 0.9 < time.monotonic() - began < 6
+        assert 0.9 < time.monotonic() - began < 60
         server.accept_connections()
 
 
@@ -336,11 +339,11 @@ def test_nothing_is_sent_while_the_caller_commits_or_after_it_has_stopped(
         connect(monkeypatch, server, max_concurrency=6)
         stream = engine(tmp_path).stream(iter(asks(100)), EXPLORE, 4)
         next(stream)
-        time.sleep(0.1)
+        wait_for(lambda: server.at_once == 0, "end of what is in flight")
         sent = len(server.asked)
         time.sleep(0.2)
         assert len(server.asked) == sent <= 12
         stream.close()  # pyrefly: ignore
-        time.sleep(0.1)
+        time.sleep(0.2)
         assert len(server.asked) == sent
         assert server.at_once == 0

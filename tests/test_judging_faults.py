@@ -157,7 +157,7 @@ def test_every_fault_is_tried_again(workspace: Path, monkeypatch: pytest.MonkeyP
     judged.write(40)
     plan = lambda asked: fault if asked.before == 0 and number_of(asked) % 4 == 0 else Act(text=GOOD)  # noqa: E731
     with FaultServer(plan).running() as server:
-        connect(monkeypatch, server, timeout_s=1.5, budget_usd=1)
+        connect(monkeypatch, server, timeout_s=3 if fault.delay_s else 30, budget_usd=1)
         assert {row.verdict for row in judged.judge()} == {"error"}
         assert len(server.asked) == 50
     assert judged.ledger_sql("select n_attempts, count(*) from completions group by 1 order by 1") == [(1, 30), (2, 10)]

@@ -39,7 +39,7 @@ def tokenizer() -> Any:
 pieces = st.sampled_from([*WORDS, *"0123456789", *".,?!+-*=:<>(){}$\\'\"", " ", "  ", "\n", "\t", "Final answer: "])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.lists(pieces, max_size=25).map("".join) | st.lists(pieces, max_size=25).map(" ".join))
 def test_texts_of_known_words_survive(tokenizer: Any, text: str) -> None:
     """Joined without spaces two words may make an unknown one; then only that word is lost."""

@@ -153,7 +153,7 @@ def test_repeated_texts_count_once_where_asked():
     assert sides(build(table, reward, gold_of(), config(k=2, deduplicate=True)), "a") == [(0, 0, 2), (1, 0, 2)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(st.sampled_from("abcdef"), st.text("+-?", min_size=1, max_size=9), min_size=1), st.integers(1, 9)
 )

@@ -321,7 +321,7 @@ STRATEGIES: dict[type[Row], st.SearchStrategy[list[Row]]] = {
 
 
 @pytest.mark.parametrize("row_class", STRATEGIES, ids=lambda c: c.table)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_rows_survive_the_round_trip(tmp_path: Path, row_class: type[Row], data: st.DataObject) -> None:
     rows = data.draw(STRATEGIES[row_class])

@@ -104,7 +104,7 @@ def test_ngrams_stay_inside_their_text() -> None:
     assert found[0] == found[1] != found[2]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text("ab ", max_size=12), min_size=1, max_size=6))
 def test_similarity_is_jaccard_of_word_trigrams(texts: list[str]) -> None:
     def shingles(text: str) -> set[tuple[str, ...]]:

@@ -149,7 +149,7 @@ def test_a_space_that_nobody_wrote_is_not_scored() -> None:
     assert not tokenizer.convert_ids_to_tokens(ids)[0].startswith("▁")  # pyrefly: ignore
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(STEPS[:2]), st.data())
 @pytest.mark.parametrize("name", ["gpt-2", "llama-3", "llama-2", "metaspace first", "metaspace always"])
 def test_any_cut_joins(name: str, text: str, data: st.DataObject) -> None:

@@ -175,7 +175,7 @@ def test_a_token_in_common_is_scored_once_and_counts_for_all_that_have_it():
     assert row[batch.last].tolist() == [s.ids[-1] for s in sequences]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=40), min_size=1, max_size=12))
 def test_rows_hold_all_sequences_and_attention_sees_their_past(lists):
     ids = [np.array(one, dtype=np.int32) for one in lists]
