@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("without a clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unchecked = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("without a clock", deadline=None, suppress_health_check=unchecked)
 settings.load_profile("without a clock")  # a machine may pause at any time
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 REPOSITORY = Path(__file__).resolve().parent.parent

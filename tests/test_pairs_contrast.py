@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import pairs_contrast
@@ -269,7 +269,7 @@ def reference(
     return ("weak rejected", -1) if most / len(strong) >= second else ("low_confidence", 0)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     strong=st.lists(st.tuples(ANSWERS, TEXTS), min_size=1, max_size=6),
     said=st.lists(st.sampled_from(["1", "2", None, "absent"]), min_size=6, max_size=6),

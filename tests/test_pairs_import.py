@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import pairs_import, pairs_union
@@ -235,7 +235,7 @@ def published_rows(draw: st.DrawFn) -> dict[str, str]:
     return dict(zip(PUBLISHED, values, strict=True))
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15)
 @given(st.lists(published_rows(), min_size=1, max_size=6))
 def test_any_rows_come_back_and_make_the_same_tables_again(workspace: Path, rows: list[dict[str, str]]) -> None:
     write(Path("steps.jsonl"), rows)

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import TABLES, Demo, Pair, Problem, Prompt, Reject, Reward, Row, Sample, TrainingStep, arrow_schema
@@ -321,7 +321,7 @@ STRATEGIES: dict[type[Row], st.SearchStrategy[list[Row]]] = {
 
 
 @pytest.mark.parametrize("row_class", STRATEGIES, ids=lambda c: c.table)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(data=st.data())
 def test_rows_survive_the_round_trip(tmp_path: Path, row_class: type[Row], data: st.DataObject) -> None:
     rows = data.draw(STRATEGIES[row_class])

@@ -1,7 +1,5 @@
 """What an unfinished run keeps: never less than it had, and never what another attempt left."""
 
-import shutil
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -33,27 +31,33 @@ def test_each_process_keeps_the_limit_that_it_met(workspace, monkeypatch):
 
 
 def test_a_checkpoint_that_is_there_is_not_taken_away_to_be_written_again(workspace, monkeypatch):
-    world.build(workspace, changes={"preference.dpo.checkpoint_every": 2})
+    """Else a kill in the middle would lose it, and no other is kept."""
+    changes = {"preference.dpo.checkpoint_every": 2, "preference.dpo.validation": world.BY_GENERATION}
+    world.build(workspace, changes=changes)
     run(workspace, "reference.sums")
-    update, removed, rmtree = Session.update, [], shutil.rmtree
+    update, accuracies = Session.update, iter([0.5, 1.0])
+    monkeypatch.setattr(Validator, "accuracy", lambda *_: next(accuracies))
+    seen: list[dict[str, int]] = []
 
     def keeping(self, step, *rest):
-        if step == 4:
-            self.keep()
-            raise ZeroDivisionError
-        return update(self, step, *rest)
-
-    def removing(path, *rest, **more):
-        removed.append(path.name)
-        return rmtree(path, *rest, **more)
+        if step < 4:
+            return update(self, step, *rest)
+        directory = self.checkpoints.directory
+        seen.append({path.name: path.stat().st_ino for path in directory.glob("*-0*")})
+        self.keep()
+        seen.append({path.name: path.stat().st_ino for path in directory.glob("*-0*")})
+        raise ZeroDivisionError
 
     monkeypatch.setattr(Session, "update", keeping)
-    monkeypatch.setattr(shutil, "rmtree", removing)
     with pytest.raises(ZeroDivisionError):
         run(workspace, "preference.dpo")
-    assert "step-00000002" in removed
-    assert "step-00000004" not in removed
-    assert list((workspace.parent / "ledger/checkpoints").glob("*/step-00000004/state.json"))
+    before, after = seen
+    assert before == after
+    assert sorted(before) == ["best-00000002", "best-00000004", "step-00000004"], "its state names the first of these"
+    monkeypatch.setattr(Session, "update", update)
+    accuracies = iter([0.25, 0.25])  # other processes may find another accuracy
+    run(workspace, "preference.dpo")
+    assert read_record(workspace / "data/models/dpo")["provenance"]["selected_step"] == 2
 
 
 def test_the_best_weights_of_an_abandoned_attempt_are_replaced(workspace, monkeypatch):
@@ -106,3 +110,17 @@ def test_a_run_that_ends_with_an_error_keeps_the_best_weights_that_it_goes_on_wi
     assert read_record(workspace / "data/models/dpo")["provenance"]["selected_step"] == 4
     found = world.weights(workspace, "dpo")
     assert all(torch.equal(found[name], tensor) for name, tensor in best.items())
+
+
+def test_checkpoints_that_cannot_be_removed_fail_no_run(workspace, monkeypatch, capsys):
+    world.build(workspace)
+    run(workspace, "reference.sums")
+
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("train.checkpoints.Path.rename", refuse)
+    run(workspace, "preference.dpo")
+    assert read_record(workspace / "data/models/dpo")["provenance"]["run"] == "dpo"
+    (directory,) = (workspace.parent / "ledger/checkpoints").glob("*")
+    assert f"{directory}: not removed (Permission denied); remove it" in capsys.readouterr().err

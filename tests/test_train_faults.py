@@ -104,7 +104,7 @@ def test_a_pair_that_alone_has_no_room_is_named(workspace, monkeypatch):
     cramp(monkeypatch, 0)
     with pytest.raises(
         ValueError,
-        match=r"step 1: memory is full, at pair \(.*\), \d\d tokens alone; leave it out, or set grad",
+        match=r"step 1: memory is full, at pair \(.*\), \d\d tokens alone; leave it out, or set gradi",
     ):
         run(workspace, "preference.dpo")
 
@@ -198,10 +198,13 @@ DEVICES = r", or use more devices \(torchrun\)$"
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("train.session.update", "step 0: memory is full, in the optimizer's update; set lora"),
+        (
+            "train.session.update",
+            "step 0: memory is full, in the optimizer's update; set lora, or use a device with more memory",
+        ),
         (
             "train.validation.Validator.accuracy",
-            "step 2: memory is full, in validation; set lora, or validate on fewer questions",
+            "step 2: memory is full, in validation; lower max_new_tokens of 'greedy', or set lora",
         ),
         (
             "train.policy.Policy._difference",
@@ -225,22 +228,30 @@ def test_a_reference_that_has_no_room_to_be_loaded_is_one_line(workspace, monkey
         run(workspace, "reference.sums")
 
 
+SHORTER = "lower max_new_tokens of its sampling"
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        (
-            "builders.engines.hf.HfEngine._batch",
-            r"step 0: memory is full, in rollouts; lower ppo\.reft\.rollout_batch .*",
-        ),
+        ("builders.engines.hf.HfEngine._batch", f"step 0: memory is full, in a rollout alone; {SHORTER}"),
         ("train.policy.Policy.frozen", "memory is full, where the reference is made; set lora, which needs no copy"),
-        ("train.session.update", "step 0: memory is full, in the optimizer's update; set lora"),
+        (
+            "train.session.update",
+            "step 0: memory is full, in the optimizer's update; set lora, or use a device with more memory",
+        ),
         (
             "train.policy.Policy._difference",
-            "memory is full, where 'tiny' is loaded and tried; leave out the longest .*",
+            "memory is full, where 'tiny' is loaded and tried; leave out the longest sequences, or use a device with"
+            " more memory",
         ),
         (
             "train.experience.score",
-            r"step 0: memory is full, at rollout \d, \d+ tokens alone; leave it out, or set gradient_.*",
+            rf"step 0: memory is full, at rollout \d, \d+ tokens alone; {SHORTER}, or set lora",
+        ),
+        (
+            "train.losses_ppo.policy_losses",
+            rf"step 0: memory is full, at \S+, \d+ tokens alone; {SHORTER}, or set gradient_checkpointing, or set lora",
         ),
     ],
 )
@@ -252,35 +263,65 @@ def test_a_stage_of_one_process_is_not_told_to_use_several(workspace, monkeypatc
     assert "torchrun" not in str(error.value)
 
 
-def test_rollouts_without_room_keep_what_is_drawn(workspace, monkeypatch):
-    ppo_world.build(workspace, {"rollout_batch": 1})
+def test_what_is_set_already_is_no_remedy(workspace, monkeypatch):
+    lighter = {"preference.dpo.lora": {"rank": 4}, "preference.dpo.gradient_checkpointing": True}
+    world.build(workspace, changes=lighter)
+    run(workspace, "reference.sums")
+    cramp(monkeypatch, 0)
+    with pytest.raises(ValueError, match=f"tokens alone; leave it out{DEVICES}"):
+        run(workspace, "preference.dpo")
+
+
+def test_rollouts_without_room_are_drawn_fewer_at_a_time_and_none_twice(workspace, monkeypatch, capsys):
+    ppo_world.build(workspace, {"rollout_batch": 4})
     batch, drawn = HfEngine._batch, []
 
     def limited(self, given, sampling):
-        drawn.append([one.request.key for one in given])
-        return no_room() if len(drawn) == 3 else batch(self, given, sampling)
+        if len(given) > 1 and drawn:
+            no_room()
+        drawn.extend(one.request.key for one in given)
+        return batch(self, given, sampling)
 
     monkeypatch.setattr(HfEngine, "_batch", limited)
-    with pytest.raises(ValueError, match="step 0: memory is full, in rollouts"):
-        execute("ppo", "reft", train.ppo.run, workspace)
     execute("ppo", "reft", train.ppo.run, workspace)
-    assert len(drawn) == 1 + len({key for keys in drawn for key in keys}), "only what had no room was asked twice"
+    assert len(drawn) == len(set(drawn)) == 6 * 4
+    said = [line for line in capsys.readouterr().err.splitlines() if "memory" in line]
+    assert said == [f"ppo reft: memory is full, in rollouts; {n} are drawn together from now on" for n in (2, 1)], (
+        "the first step's four had room"
+    )
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("room", "said"),
     [
-        ("train.classifier.Classifier.class_logprobs", r"memory is full; lower scores\.rm\.micro_tokens"),
-        ("train.policy.Policy._difference", "memory is full, where 'rm' is loaded and tried; leave out the longest .*"),
+        (1, r"memory is full, at sample \S+ and \d+ more, \d+ tokens; lower scores\.rm\.micro_tokens"),
+        (0, r"memory is full, at sample \S+, \d+ tokens alone; leave it out"),
     ],
 )
-def test_scores_without_room_are_one_line(workspace, monkeypatch, place, said):
+def test_scores_without_room_are_one_line(workspace, monkeypatch, room, said):
+    reward_world.build(workspace, changes={} if room else {"scores.rm.micro_tokens": 1})
+    execute("reward_model", "rm", train.reward_model.run, workspace)
+    monkeypatch.setattr(train.scores.Classifier, "class_logprobs", no_room)
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        execute("scores", "rm", train.scores.run, workspace)
+
+
+def test_a_model_of_scores_that_has_no_room_is_one_line(workspace, monkeypatch):
     reward_world.build(workspace)
     execute("reward_model", "rm", train.reward_model.run, workspace)
-    monkeypatch.setattr(place, no_room)
-    with pytest.raises(ValueError, match=f"^{said}$") as error:
+    monkeypatch.setattr(Policy, "_difference", no_room)
+    with pytest.raises(ValueError, match=r"^memory is full, where 'rm' is loaded and tried; leave .* more memory$"):
         execute("scores", "rm", train.scores.run, workspace)
-    assert "torchrun" not in str(error.value)
+
+
+def test_a_sample_that_alone_has_no_room_is_not_answered_by_a_smaller_budget(workspace, monkeypatch):
+    world.build(workspace, changes={"reference.sums.micro_tokens": 24})
+    monkeypatch.setattr(Policy, "logprobs", no_room)
+    with pytest.raises(
+        ValueError,
+        match=r"^memory is full, at sample \S+, 24 tokens alone; leave it out, or .*; what is computed is kept$",
+    ):
+        run(workspace, "reference.sums")
 
 
 def test_who_computes_along_without_room_is_one_line_too(workspace, monkeypatch):
@@ -288,7 +329,7 @@ def test_who_computes_along_without_room_is_one_line_too(workspace, monkeypatch)
     world.build(workspace)
     monkeypatch.setattr("train.parallel.share", lambda groups, _: [[], *groups])
     monkeypatch.setattr(Policy, "logprobs", no_room)
-    with pytest.raises(ValueError, match=r"^memory is full, at the shortest sequence of its batch, \d\d tokens; lower"):
+    with pytest.raises(ValueError, match=r"^memory is full, at \d\d tokens alone; use more devices \(torchrun\)$"):
         run(workspace, "reference.sums")
 
 

@@ -8,9 +8,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from train import attention, packing
+from train.attention import packable
 from train.logprobs import sequence_logprobs
 from train.packing import Load, Tokens
-from train.policy import Policy, packable
+from train.policy import Policy
 
 V = 61
 SIZES = {

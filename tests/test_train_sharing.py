@@ -11,9 +11,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from train import attention, layout, packing
+from train.attention import packable
 from train.logprobs import sequence_logprobs
 from train.packing import Tokens
-from train.policy import Policy, packable
+from train.policy import Policy
 
 V = 61
 SIZES = {

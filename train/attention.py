@@ -17,13 +17,14 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from train.layout import Ends, Layout
 
 NAME = "packed"
+_KINDS = {"full_attention", "sliding_attention"}
 _HALF = torch.float16, torch.bfloat16
 _LARGEST_HEAD = 256
 """Of the variable-length kernel, which knows no other precision."""
@@ -174,3 +175,11 @@ def _no_mask(*_: Any, **__: Any) -> None:
 
 AttentionInterface.register(NAME, packed_attention)
 AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def packable(model: PreTrainedModel) -> bool:
+    """Whether the architecture allows several sequences in one row: attention of known kinds is all that mixes
+    positions. Recurrent and convolutional layers would leak state from one sequence to the next."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    mixes = any(isinstance(module, nn.Conv1d) for module in model.modules())
+    return model._supports_attention_backend and kinds <= _KINDS and not mixes

@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,11 +110,14 @@ class Checkpoints:
             return state
 
     def save(self, state: TrainingState) -> None:
-        """Writes a checkpoint and then removes what it replaces.
+        """Writes a checkpoint and then removes what it replaces; one of this step that is there is of the same run, and
+        stays.
 
         Raises OSError if the disk is full; the checkpoint before is intact.
         """
         final = self.directory / f"step-{state.step:08d}"
+        if parallel.agreed(final.exists()):
+            return
         with self._written(final) as aside:
             if parallel.active():
                 sharding.save(self._weights() | self._optimizer_state() | self._numbered_random_state(), aside)
@@ -144,7 +148,7 @@ class Checkpoints:
     @contextlib.contextmanager
     def _written(self, final: Path) -> Iterator[Path]:
         """An empty directory that all processes fill, and the first one then moves to its place, durably, before any
-        goes on. What was there is removed once its successor is in place.
+        goes on. What is there is of an abandoned attempt, and is replaced.
         """
         aside, replaced = self.directory / "aside", self.directory / "aside-replaced"
         if parallel.leads():
@@ -160,8 +164,8 @@ class Checkpoints:
             with contextlib.suppress(FileNotFoundError):
                 final.replace(replaced)
             aside.replace(final)
-            shutil.rmtree(replaced, ignore_errors=True)
             _sync(self.directory)  # what is there survives a power failure before what it replaces is removed
+            shutil.rmtree(replaced, ignore_errors=True)
         parallel.wait()
 
     def save_best(self, step: int) -> None:
@@ -196,11 +200,15 @@ class Checkpoints:
         return not parallel.active() and (path / "weights.safetensors").exists()
 
     def remove(self) -> None:
-        """Removes all of it, when the run's outputs are in place."""
+        """Removes all of it, when the run's outputs are in place: where that fails, the run has not."""
         gone = self.directory.with_name(f"{self.directory.name}.gone")  # a kill in the middle leaves no half checkpoint
         shutil.rmtree(gone, ignore_errors=True)
-        with contextlib.suppress(OSError):
+        try:
             self.directory.rename(gone)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            print(f"{self.directory}: not removed ({error.strerror}); remove it", file=sys.stderr)
         shutil.rmtree(gone, ignore_errors=True)
 
     def _best_path(self, step: int) -> Path:

@@ -17,6 +17,9 @@ from train.packing import Tokens
 from train.policy import Policy
 from train.value import Scored, Value, score
 
+SHORTER = "lower max_new_tokens of its sampling"
+"""What helps where one rollout alone has no room."""
+
 
 class Reference:
     """The policy as it was when this was made: a frozen copy; with adapters, the same model without them."""
@@ -61,7 +64,7 @@ def look(
     with policy.measuring():
         for numbers in policy.micro_batches([[s] for s in sequences], micro_tokens):
             micro, at = [sequences[i] for i in numbers], torch.tensor(numbers, device=policy.device)
-            with memory.of([f"rollout {i}" for i in numbers], micro):
+            with memory.of([f"rollout {i}" for i in numbers], micro, SHORTER):
                 own, other = score(policy, micro, value, entropies=True), reference.score(micro)
             columns = {
                 "mask": torch.ones_like(own.logprobs, dtype=torch.bool),

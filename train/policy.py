@@ -29,7 +29,6 @@ from train.packing import Batch, Load, Tokens
 from train.saving import RUN_AGAIN, disk_errors, storable
 
 ScoringPath = Literal["packed", "padded"]
-_ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
 TOLERANCE = 1e-3
 """Nats per token, in float32, by which two ways to score may differ."""
 _HALF_TOLERANCE = 0.1
@@ -144,7 +143,7 @@ class Policy:
     def _compute_along(self, sequence: Tokens) -> None:
         """Takes part in a forward, and in its backward where gradients are taken, without a share in the result."""
         trained = self.trained
-        with memory.of(["the shortest sequence of its batch"], [sequence]):
+        with memory.needed(f"memory is full, at {sequence.length:,} tokens alone", memory.MORE_DEVICES):
             nothing = self.logprobs([sequence]).sum() * 0
             if nothing.requires_grad:
                 nothing.backward()
@@ -253,17 +252,18 @@ class Policy:
         if reason is None:
             return "packed"
         print(f"{self.model.config.model_type}: scoring padded rows instead of packed ones: {reason}", file=sys.stderr)
-        gap = max(parallel.everyones(self._difference(packing.pad(pairs, self.device), pairs)))
-        if not gap <= self._tolerance:
+        gaps = parallel.everyones(self._difference(packing.pad(pairs, self.device), pairs))
+        if wrong := [gap for gap in gaps if not gap <= self._tolerance]:
             raise ValueError(
-                f"model type '{self.model.config.model_type}': a sequence's log-probs move by {gap:.1g} nats per token"
-                " with the length of those beside it (rotary embeddings that change beyond some length do that); leave"
-                " out sequences longer than original_max_position_embeddings in its config.json, or use another model"
+                f"model type '{self.model.config.model_type}': a sequence's log-probs move by {wrong[0]:.1g} nats per"
+                " token with the length of those beside it (rotary embeddings that change beyond some length do that);"
+                " leave out what is longer than original_max_position_embeddings in its config.json, or use another"
+                " model"
             )
         return "padded"
 
     def _why_not_packed(self, probe: list[Tokens]) -> str | None:
-        if not packable(self.model):
+        if not attention.packable(self.model):
             return "its layers carry state along a row, or take no attention function"
         try:
             gap = self._difference(packing.pack(probe, self.device), probe, attention.NAME)
@@ -315,14 +315,6 @@ class Policy:
 
     def _dropouts(self) -> list[nn.Module]:
         return [module for name, module in self.model.named_modules() if name.endswith("lora_dropout")]
-
-
-def packable(model: PreTrainedModel) -> bool:
-    """Whether the architecture allows several sequences in one row: attention of known kinds is all that mixes
-    positions. Recurrent and convolutional layers would leak state from one sequence to the next."""
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
-    mixes = any(isinstance(module, nn.Conv1d) for module in model.modules())
-    return model._supports_attention_backend and kinds <= _ATTENTION_LAYERS and not mixes
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from schemas.sections_reinforcement import PpoRun
 from schemas.slots import NONE
 from stores.stage import Stage, run_stage
 from train import losses, losses_ppo, memory
-from train.experience import Experience, Reference, Seen, experience, look
+from train.experience import SHORTER, Experience, Reference, Seen, experience, look
 from train.journal import Journal
 from train.packing import Tokens
 from train.parallel import require_one
@@ -71,7 +71,7 @@ def gradients(
     for numbers in policy.micro_batches([[given.sequences[i]] for i in mini], budget):
         micro = [mini[i] for i in numbers]
         micro_names = [given.names[i] for i in micro]
-        with memory.of(micro_names, (given.sequences[i] for i in micro)):
+        with memory.of(micro_names, (given.sequences[i] for i in micro), SHORTER):
             columns = rollout_losses(policy, value, given, micro, config, warming)
             losses.share_of_mean(columns["loss"], len(mini)).backward()
         for name, values in columns.items():
@@ -120,8 +120,7 @@ class Trainer:
 
     def step(self, step: int) -> None:
         """Draws, judges and looks at a step's rollouts, and updates the policy on them."""
-        setting = f"ppo.{self.session.stage.name}.rollout_batch"
-        with self.session.needed(step, "in rollouts", f"lower {setting} (what is drawn is kept)"):
+        with self.session.needed(step, "in a rollout alone", SHORTER):
             drawn = self.rollouts.draw(self.session.schedule.visits(step))
         judged = self._judge(step, drawn)
         scores = [self.rewarder.score(one, found) for one, found in zip(drawn, judged, strict=True)]
@@ -234,7 +233,7 @@ def run(stage: Stage) -> None:
     tasks = load_tasks(stage, sampling, load_tokenizer(stage.dir("models", config.model)))
     probe = probes(tasks, sampling.max_new_tokens)
     policy = start(stage, probe)
-    with memory.needed("memory is full, where the reference is made", stage.section, "set lora, which needs no copy"):
+    with memory.needed("memory is full, where the reference is made", "set lora, which needs no copy"):
         reference = Reference(policy)
     value = load_value(stage, policy, probe)
     policy.beside = policy.beside if value is None else value

@@ -29,7 +29,6 @@ from stores.stage import Stage
 from train import memory, packing, parallel
 from train.code import code_hash
 from train.data import hash_tokens
-from train.memory import OutOfMemoryError
 from train.packing import Tokens
 from train.policy import Policy, ScoringPath
 from train.texts import Span
@@ -131,15 +130,10 @@ class ReferenceLedger:
     def _computed(
         self, policy: Policy, sequences: Mapping[str, Tokens], spans: Mapping[str, Span]
     ) -> Iterator[dict[str, float]]:
-        try:
+        setting = f"reference.{self.stage.name}.micro_tokens"
+        kept = "; what is computed is kept"
+        with memory.lowered(setting, "reference", lambda asked: f"sample {spans[asked].sample_id}", kept):
             yield from compute(policy, sequences, self.config.micro_tokens)
-        except OutOfMemoryError as error:
-            first, more = error.names[0], f" and {len(error.names) - 1} more" if len(error.names) > 1 else ""
-            what = f"sample {spans[first].sample_id}" if first in spans else first
-            ways = memory.remedy(self.stage.section, f"lower {self.stage.section}.{self.stage.name}.micro_tokens")
-            raise ValueError(
-                f"memory is full, at {what}{more}, {error.tokens:,} tokens; {ways}; what is computed is kept"
-            ) from None
 
     def _append(self, context: str, entries: Sequence[Entry], began: float) -> float:
         now = time.perf_counter()

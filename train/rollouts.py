@@ -5,12 +5,14 @@ from there: a killed run draws none a second time, and goes on from the very num
 and visit, which the schedule ties to a step.
 """
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 
 from builders.engines import COMPLETED, Finished, Request
 from builders.engines.hf import HfEngine
@@ -19,6 +21,7 @@ from schemas.sections import Sampling
 from schemas.sections_reinforcement import PpoRun
 from stores.ledger import Completion, Ledger
 from stores.stage import Stage
+from train import memory
 from train.packing import Tokens
 from train.policy import Policy
 from train.tasks import Task
@@ -35,14 +38,33 @@ class Sampler(Protocol):
 
 
 class HfSampler:
-    """The policy's own model, by transformers' `generate`: the weights are the present ones without copying."""
+    """The policy's own model, by transformers' `generate`: the weights are the present ones without copying.
+
+    If memory is full, fewer completions are drawn together from then on.
+    """
 
     def __init__(self, stage: Stage, policy: Policy, sampling: Sampling):
-        self.policy, self.sampling, self.batch = policy, sampling, stage.config.rollout_batch
+        self.place, self.batch = f"{stage.section} {stage.name}", stage.config.rollout_batch
+        self.policy, self.sampling = policy, sampling
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Finished]:
+        left = {request.key: request for request in requests}
         with self.policy.generating() as model:
-            yield from HfEngine(model, self.policy.tokenizer).stream(requests, self.sampling, self.batch)
+            engine = HfEngine(model, self.policy.tokenizer)
+            while True:
+                try:
+                    for batch in engine.stream(list(left.values()), self.sampling, self.batch):
+                        for request, _ in batch:
+                            del left[request.key]
+                        yield batch
+                    return
+                except torch.OutOfMemoryError:
+                    if min(self.batch, len(left)) == 1:
+                        raise
+                self.batch = min(self.batch, len(left)) // 2
+                said = f"memory is full, in rollouts; {self.batch:,} are drawn together from now on"
+                print(f"{self.place}: {said}", file=sys.stderr)
+                memory.free()
 
 
 _SAMPLERS = {"hf": "train.rollouts:HfSampler", "vllm": "train.rollouts_vllm:VllmSampler"}

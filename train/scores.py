@@ -31,7 +31,9 @@ def build(classifier: Classifier, samples: Sequence[Drawn], micro_tokens: int, m
     """One row per sample; `mark` is the fingerprint that all rows carry."""
     with progress("scores", len(samples), "samples") as bar:
         for numbers in classifier.micro_batches([[sample.tokens] for sample in samples], micro_tokens):
-            logprobs = classifier.class_logprobs([samples[i].tokens for i in numbers])[:, _CORRECT]
+            micro = [samples[i] for i in numbers]
+            with memory.of([sample.sample_id for sample in micro], (sample.tokens for sample in micro)):
+                logprobs = classifier.class_logprobs([sample.tokens for sample in micro])[:, _CORRECT]
             for i, score in zip(numbers, logprobs.exp().clamp(max=1.0).tolist(), strict=True):
                 yield Score(sample_id=samples[i].sample_id, score=score, fingerprint=mark)
             bar.advance(len(numbers))
@@ -54,7 +56,7 @@ def run(stage: Stage) -> None:
     libraries = [version("torch"), version("transformers")]
     mark = digest([fingerprint(model), config.precision, classifier.path, classifier.device.type, libraries])
     began = time.perf_counter()
-    with memory.needed("memory is full", stage.section, f"lower scores.{stage.name}.micro_tokens"):
+    with memory.lowered(f"scores.{stage.name}.micro_tokens", stage.section, lambda name: f"sample {name}"):
         stage.write(Score, [rows_to_table(Score, build(classifier, samples, config.micro_tokens, mark))])
     stage.cost.device_s += time.perf_counter() - began
     stage.cost.tokens += sum(sample.tokens.length for sample in samples)

@@ -140,7 +140,9 @@ class Session:
 
     def _validate(self, step: int) -> float:
         assert self.validator is not None
-        with self.needed(step, "in validation", "set lora", "validate on fewer questions"):
+        assert isinstance(self.config, TrainingRun)
+        sampling = f"lower max_new_tokens of '{self.config.validation.sampling}'"
+        with self.needed(step, "in validation", sampling, *self._lighter()):
             accuracy, best = self.validator.accuracy(self.policy), self.state.best_accuracy
         if best is None or accuracy > best:
             self.checkpoints.save_best(step)
@@ -190,8 +192,8 @@ class Session:
     def _halve(self, step: int, error: OutOfMemoryError) -> None:
         said = f"step {step}: {self._named('memory is full', error.names)}, {error.tokens:,} tokens"
         if len(error.names) == 1:
-            ways = memory.remedy(self.stage.section, "leave it out", "set gradient_checkpointing or lora")
-            raise ValueError(f"{said} alone; {ways}")
+            ways = [error.way, *self._lighter(error.gradients), *memory.more_devices(self.stage.section)]
+            raise ValueError(f"{said} alone; {', or '.join(ways)}")
         self.micro_tokens = min(self.micro_tokens, error.tokens) // 2
         self.checkpoints.keep_micro_tokens(self.micro_tokens)
         said += f"; a forward is of at most {self.micro_tokens:,} tokens from now on"
@@ -201,7 +203,14 @@ class Session:
 
     def needed(self, step: int, what: str, *ways: str) -> contextlib.AbstractContextManager[None]:
         """`memory.needed` for a part of a step."""
-        return memory.needed(f"step {step}: memory is full, {what}", self.stage.section, *ways)
+        more = memory.more_devices(self.stage.section)
+        return memory.needed(f"step {step}: memory is full, {what}", *ways, *more)
+
+    def _lighter(self, gradients: bool = False) -> list[str]:
+        """Settings with which training needs less memory, those that are not set; one for a forward with gradients."""
+        checkpointing = gradients and not self.config.gradient_checkpointing
+        ways = {"gradient_checkpointing": checkpointing, "lora": self.config.lora is None}
+        return [f"set {name}" for name, helps in ways.items() if helps]
 
     def update(self, step: int, losses: Tensor, names: Sequence[str], tokens: int) -> dict[str, Any]:
         """One optimizer step from the accumulated gradients; returns learning rate and gradient norm.
@@ -213,7 +222,7 @@ class Session:
         if bad:
             raise ValueError(self._not_finite(step, "the loss", bad))
         lr = self.schedule.lr(step)
-        with self.needed(step, "in the optimizer's update", "set lora"):
+        with self.needed(step, "in the optimizer's update", *self._lighter(), "use a device with more memory"):
             norm = float(update(self.optimizer, self.parameters, lr, self.config.optimizer.grad_clip))
         if not norm < float("inf"):
             raise ValueError(self._not_finite(step, "the gradient", names))
