@@ -112,15 +112,23 @@ def test_a_run_that_ends_with_an_error_keeps_the_best_weights_that_it_goes_on_wi
     assert all(torch.equal(found[name], tensor) for name, tensor in best.items())
 
 
-def test_checkpoints_that_cannot_be_removed_fail_no_run(workspace, monkeypatch, capsys):
+@pytest.mark.parametrize("place", ["Path.rename", "shutil.rmtree"])
+def test_checkpoints_that_cannot_be_removed_fail_no_run(workspace, monkeypatch, capsys, place):
     world.build(workspace)
     run(workspace, "reference.sums")
+    remove = Checkpoints.remove
 
-    def refuse(self, target):
-        raise PermissionError(13, "Permission denied")
+    def refuse(*_, ignore_errors=False):
+        if not ignore_errors:
+            raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("train.checkpoints.Path.rename", refuse)
+    def removing(self):
+        with monkeypatch.context() as within:
+            within.setattr(f"train.checkpoints.{place}", refuse)
+            remove(self)
+
+    monkeypatch.setattr(Checkpoints, "remove", removing)
     run(workspace, "preference.dpo")
     assert read_record(workspace / "data/models/dpo")["provenance"]["run"] == "dpo"
     (directory,) = (workspace.parent / "ledger/checkpoints").glob("*")
-    assert f"{directory}: not removed (Permission denied); remove it" in capsys.readouterr().err
+    assert f"{directory}: cannot be removed; do it yourself\n" in capsys.readouterr().err

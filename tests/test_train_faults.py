@@ -1,5 +1,8 @@
 """What cannot be computed is named: examples beyond the budget, and micro-batches that memory has no room for."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,6 +18,7 @@ from tests.training_world import rows, run
 from train import parallel, preference, sft
 from train.data import Reader, load_pairs
 from train.policy import Policy
+from train.rollouts_vllm import VllmSampler
 from train.session import Session
 from train.tables import Tables
 
@@ -273,22 +277,38 @@ def test_what_is_set_already_is_no_remedy(workspace, monkeypatch):
 
 
 def test_rollouts_without_room_are_drawn_fewer_at_a_time_and_none_twice(workspace, monkeypatch, capsys):
-    ppo_world.build(workspace, {"rollout_batch": 4})
+    ppo_world.build(workspace, {"rollout_batch": 4, "optimizer.batch_size": 8, "optimizer.steps": 3})
     batch, drawn = HfEngine._batch, []
 
     def limited(self, given, sampling):
-        if len(given) > 1 and drawn:
+        if len(given) > 1 and len(drawn) >= 12:  # the second half of the second step
             no_room()
         drawn.extend(one.request.key for one in given)
         return batch(self, given, sampling)
 
     monkeypatch.setattr(HfEngine, "_batch", limited)
     execute("ppo", "reft", train.ppo.run, workspace)
-    assert len(drawn) == len(set(drawn)) == 6 * 4
+    assert len(drawn) == len(set(drawn)) == 3 * 8
     said = [line for line in capsys.readouterr().err.splitlines() if "memory" in line]
-    assert said == [f"ppo reft: memory is full, in rollouts; {n} are drawn together from now on" for n in (2, 1)], (
-        "the first step's four had room"
-    )
+    assert said == [f"ppo reft: memory is full, in rollouts; {n} at a time from now on" for n in (2, 1)]
+    assert len(rows(workspace, "rollouts", "reft")) == 3 * 8
+
+
+def test_what_online_self_training_imitates_is_drawn_or_a_demo(workspace, monkeypatch):
+    ppo_world.build(workspace, {"algorithm": "online_st", "demos": "good"})
+    monkeypatch.setattr("train.losses.nll", no_room)
+    said = "lower max_new_tokens of its sampling if it was drawn, leave it out if it is a demo, or set gradient_checkp"
+    with pytest.raises(ValueError, match=rf"^step 0: memory is full, at .*, \d+ tokens alone; {said}"):
+        execute("ppo", "reft", train.ppo.run, workspace)
+
+
+def test_vllm_that_has_no_room_for_the_weights_is_one_line(monkeypatch):
+    sampler: Any = object.__new__(VllmSampler)
+    sampler.policy, sampler.engine = SimpleNamespace(model=None), SimpleNamespace(synchronise=no_room)
+    with pytest.raises(
+        ValueError, match=r"^memory is full, where vLLM is given the weights; use a device with more mem"
+    ):
+        list(sampler.stream([]))
 
 
 @pytest.mark.parametrize(

@@ -203,13 +203,11 @@ class Checkpoints:
         """Removes all of it, when the run's outputs are in place: where that fails, the run has not."""
         gone = self.directory.with_name(f"{self.directory.name}.gone")  # a kill in the middle leaves no half checkpoint
         shutil.rmtree(gone, ignore_errors=True)
-        try:
+        with contextlib.suppress(OSError):
             self.directory.rename(gone)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            print(f"{self.directory}: not removed ({error.strerror}); remove it", file=sys.stderr)
         shutil.rmtree(gone, ignore_errors=True)
+        for left in (path for path in (self.directory, gone) if path.exists()):
+            print(f"{left}: cannot be removed; do it yourself", file=sys.stderr)
 
     def _best_path(self, step: int) -> Path:
         return self.directory / f"best-{step:08d}"

@@ -62,7 +62,7 @@ class HfSampler:
                     if min(self.batch, len(left)) == 1:
                         raise
                 self.batch = min(self.batch, len(left)) // 2
-                said = f"memory is full, in rollouts; {self.batch:,} are drawn together from now on"
+                said = f"memory is full, in rollouts; {self.batch:,} at a time from now on"
                 print(f"{self.place}: {said}", file=sys.stderr)
                 memory.free()
 

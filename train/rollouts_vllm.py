@@ -13,6 +13,7 @@ from builders.engines import Finished, Request
 from builders.engines.vllm import VllmEngine
 from schemas.sections import Sampling
 from stores.stage import Stage
+from train import memory
 from train.policy import Policy
 
 _LAYER = re.compile(r".*?\.\d+\.")
@@ -35,7 +36,8 @@ class VllmSampler:
         self.engine.sleep()
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Finished]:
-        self.engine.synchronise(checkpoint_weights(self.policy.model))
+        with memory.needed("memory is full, where vLLM is given the weights", "use a device with more memory"):
+            self.engine.synchronise(checkpoint_weights(self.policy.model))
         try:
             yield from self.engine.stream(requests, self.sampling, self.batch)
         finally:

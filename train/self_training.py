@@ -14,6 +14,7 @@ from torch import Tensor
 
 from schemas.sections_reinforcement import PpoRun
 from train import losses, memory
+from train.experience import SHORTER
 from train.packing import Tokens
 from train.policy import Policy
 from train.rollouts import Drawn
@@ -29,6 +30,9 @@ def imitate(session: Session, step: int, drawn: Sequence[Drawn], correct: list[i
         for mini in mini_batches(everything, config.mini_batch, (session.stage.params.seed, step, epoch)):
             _update(session, step, examples(drawn, mini, set(correct)), parts)
     return parts.means()
+
+
+_SHORTER = f"{SHORTER} if it was drawn, leave it out if it is a demo"
 
 
 def examples(drawn: Sequence[Drawn], mini: Sequence[int], correct: set[int]) -> list[tuple[str, Tokens, float]]:
@@ -53,7 +57,7 @@ def gradients(policy: Policy, given: list[tuple[str, Tokens, float]], budget: in
     names: list[str] = []
     for numbers in policy.micro_batches([[tokens] for _, tokens, _ in given], budget):
         micro_names, sequences, weights = zip(*(given[i] for i in numbers), strict=True)
-        with memory.of(micro_names, sequences):
+        with memory.of(micro_names, sequences, _SHORTER):
             logprobs = policy.logprobs(sequences)
             lengths = torch.tensor([len(s.completion) for s in sequences], device=logprobs.device)
             loss = losses.nll(logprobs, lengths) * torch.tensor(weights, device=logprobs.device, dtype=logprobs.dtype)

@@ -208,7 +208,8 @@ class Session:
 
     def _lighter(self, gradients: bool = False) -> list[str]:
         """Settings with which training needs less memory, those that are not set; one for a forward with gradients."""
-        checkpointing = gradients and not self.config.gradient_checkpointing
+        possible = self.policy.model.supports_gradient_checkpointing
+        checkpointing = gradients and possible and not self.config.gradient_checkpointing
         ways = {"gradient_checkpointing": checkpointing, "lora": self.config.lora is None}
         return [f"set {name}" for name, helps in ways.items() if helps]
 
