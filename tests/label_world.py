@@ -94,5 +94,5 @@ class Serving:
     def end(self, by: signal.Signals) -> tuple[int, str, str]:
         """(exit code, what it said last, its errors)."""
         self.process.send_signal(by)
-        output, errors = self.process.communicate(timeout=20)
+        output, errors = self.process.communicate(timeout=300)
         return self.process.returncode, output, errors

@@ -154,7 +154,7 @@ def test_a_replica_answers_calls_from_several_threads_each_with_its_own(script_d
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=120)
     assert found == {block[0].key: [by_key[request.key] for request in block] for block in blocks}
 
 
@@ -180,7 +180,7 @@ def test_a_replica_that_gets_a_block_again_answers_it_once(script_dir: Path, mon
     time.sleep(0.1)
     both.wait(20)
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=120)
     assert [request.key for request in read] == [request.key for request in requests(3)]
     assert len(found) == 2
     assert found[0] == found[1]

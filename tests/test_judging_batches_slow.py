@@ -48,7 +48,7 @@ def start() -> subprocess.Popen:
 
 
 def end(child: subprocess.Popen) -> int:
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=300)
     assert child.returncode in (0, EXIT_STOPPED_EARLY, -signal.SIGKILL), said
     return child.returncode
 

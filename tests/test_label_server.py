@@ -55,7 +55,7 @@ class Served:
     def ask(self, method: str, path: str, body: bytes | None = None, **change: str | None) -> Reply:
         headers = self.headers | ({"Content-Type": "application/json"} if body is not None else {})
         given = headers | {name.replace("_", "-"): value for name, value in change.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=120)
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in given.items():
             if value is not None:
@@ -269,7 +269,7 @@ RAW = {
 @pytest.mark.parametrize("sent", RAW.values(), ids=RAW)
 def test_what_is_hardly_http_is_refused(served: Served, sent: bytes) -> None:
     port = served.server.server_port
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall(sent.replace(b"{port}", str(port).encode()))
         reply = connection.makefile("rb").read()
     assert reply.startswith((b"HTTP/1.1 4", b'{"error"')), reply[:100]
@@ -299,7 +299,7 @@ def label_until_it_dies(serving: Serving, samples: list[Sample], reported: list[
     port, token = serving.url.removeprefix("http://127.0.0.1:").split("/#")
     headers = {TOKEN_HEADER: token, "Content-Type": "application/json"}
     with (
-        closing(http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)) as connection,
+        closing(http.client.HTTPConnection("127.0.0.1", int(port), timeout=120)) as connection,
         suppress(OSError, http.client.HTTPException),
     ):
         for number in count(len(reported)):

@@ -102,7 +102,7 @@ def test_a_kill_at_any_time_keeps_all_that_was_committed(tmp_path: Path, delay: 
     process.kill()
     with process.stdout:  # `communicate` would lose what was read ahead
         reported += [int(line) for line in process.stdout]
-    process.wait(timeout=60)
+    process.wait(timeout=300)
     found = counts(tmp_path)
     assert set(found) == {(400, 400)}
     assert len(reported) <= len(found) <= len(reported) + 1
@@ -146,7 +146,7 @@ with ledger.exclusive("c"), (root / "produced").open("a") as produced:
 def test_processes_that_want_the_same_never_produce_it_twice(tmp_path: Path) -> None:
     processes = [child(SAMPLE, tmp_path) for _ in range(3)]
     for process in processes:
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert process.returncode == 0
     produced = Counter((tmp_path / "produced").read_text().split())
     assert len(produced) == 120
@@ -155,10 +155,10 @@ def test_processes_that_want_the_same_never_produce_it_twice(tmp_path: Path) -> 
 
 def test_a_killed_holder_lets_the_next_one_continue(tmp_path: Path) -> None:
     first = child(SAMPLE, tmp_path, "die")
-    first.communicate(timeout=60)
+    first.communicate(timeout=300)
     assert first.returncode == -signal.SIGKILL
     second = child(SAMPLE, tmp_path)
-    second.communicate(timeout=60)
+    second.communicate(timeout=300)
     produced = Counter((tmp_path / "produced").read_text().split())
     assert (second.returncode, len(produced), set(produced.values())) == (0, 120, {1})
 
@@ -179,7 +179,7 @@ def test_who_waits_is_told_why(tmp_path: Path) -> None:
                 process.stdout.readline() == "waiting for another process that generates the same completions (ctx)\n"
             )
             assert process.poll() is None
-        assert process.communicate(timeout=60)[0] == "mine\n"
+        assert process.communicate(timeout=300)[0] == "mine\n"
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_committed(ledger: Ledger, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ ledger.append("c", "m0", entries(999, 100), wall_s=1.0)
 
 
 def test_a_failing_write_keeps_what_was_committed_and_the_next_one_works(tmp_path: Path) -> None:
-    out, _ = child(NO_ROOM_TO_WRITE, tmp_path).communicate(timeout=60)
+    out, _ = child(NO_ROOM_TO_WRITE, tmp_path).communicate(timeout=300)
     committed, _, message = out.partition(" | ")
     assert int(committed) > 0
     assert "what was committed is intact" in message

@@ -162,7 +162,7 @@ def test_on_a_terminal_a_query_is_asked_for(workspace: Path) -> None:
 
 def _until(terminal: int, text: str) -> str:
     """What is shown until it has a text; a terminal's question for the cursor's place is answered."""
-    shown, deadline = "", time.monotonic() + 60
+    shown, deadline = "", time.monotonic() + 300
     while text not in shown:
         ready, _, _ = select.select([terminal], [], [], 1)
         assert time.monotonic() < deadline, shown
