@@ -110,10 +110,10 @@ def test_killed_at_any_time(world: World, server: BatchServer):
         child.kill()
         end(child)
     server.lost_replies = server.cut_outputs = 0
-    for _ in range(10):
+    for _ in range(100):  # of which some end because questions have failed too often, as they are meant to
         if end(start()) == 0:
             break
-    assert world.paid_once(asks(COUNT))
+    assert server.paid == {key: 1 for key, _ in asks(COUNT)}
     assert len(world.found(asks(COUNT))) == COUNT
 
 

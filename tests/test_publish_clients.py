@@ -76,7 +76,7 @@ def client(server: Hub, tmp_path: Path, project: Project) -> Client:
 
 
 LOAD = """
-import json, sys
+import json, os, sys
 from datasets import get_dataset_config_names, load_dataset
 name, revision, streaming = sys.argv[1], sys.argv[2], sys.argv[3] == "stream"
 found = {}
@@ -84,8 +84,10 @@ for config in get_dataset_config_names(name, revision=revision):
     rows = load_dataset(name, config, revision=revision, split="train", streaming=streaming)
     found[config] = list(rows)
 found["default"] = len(list(load_dataset(name, revision=revision, split="train", streaming=True)))
-print(json.dumps(found))
+print(json.dumps(found), flush=True)
+os._exit(0)
 """
+"""Ends without Python's own end, in which a thread that reads ahead of a stream may abort the process."""
 
 
 @pytest.mark.parametrize("how", ["load", "stream"])
@@ -96,8 +98,7 @@ def test_datasets_loads_and_streams_all_configs_of_a_tag(
     project.release({"pairs": [pairs(1)], "rewards": [rewards(1)]})
     assert client.publish("--tag", "v1.1")[0] == 0
     expected = {"pairs": [*TWO["pairs"][0], *TWO["pairs"][1]], "rewards": list(TWO["rewards"][0]), "default": 60}
-    for how in ("load", "stream"):
-        assert json.loads(client("-c", LOAD, NAME, "v1.0", how).splitlines()[-1]) == expected
+    assert json.loads(client("-c", LOAD, NAME, "v1.0", how).splitlines()[-1]) == expected
 
 
 ASK = """
