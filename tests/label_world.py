@@ -78,11 +78,19 @@ def tasks() -> list[Task]:
     return run_tasks("people")
 
 
+_HEEDS = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("stores", run_name="__main__", alter_sys=True)
+"""
+"""`python -m stores` that can be interrupted, also where the tests run in the background of a shell."""
+
+
 class Serving:
     """`pairwright label serve` in a process of its own."""
 
     def __init__(self, source: str = "people", *options: str):
-        command = [sys.executable, "-m", "stores", "label", "serve", source, "--labeler", "Ada", *options]
+        command = [sys.executable, "-c", _HEEDS, "label", "serve", source, "--labeler", "Ada", *options]
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
