@@ -67,7 +67,7 @@ def smoke(
     problems: Annotated[int, typer.Option(help="Problems of each run.", min=1)] = 20,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the directory, with its tables and its report.")] = False,
 ) -> None:
-    """Runs a recipe's whole graph on a few problems and tiny models, in a directory of its own: about a minute."""
+    """Runs a recipe's whole graph on a few problems and tiny models, in a directory of its own: minutes."""
     from builders.smoke_run import scratch_directory, smoke
 
     total = 0.0

@@ -1,4 +1,4 @@
-"""Any recipe, small: the same runs and references on generated problems and tiny models, for a minute on a CPU.
+"""Any recipe, small: the same runs and references on generated problems and tiny models, for minutes on a CPU.
 
 `shrink` maps a params file (as read from YAML) to such a one. What it keeps: every run, its name and every reference;
 templates, rendering, stops, losses, learning rates, checkers. What it replaces:
@@ -10,6 +10,8 @@ templates, rendering, stops, losses, learning rates, checkers. What it replaces:
 * judges and humans by the rule labeler, which recomputes arithmetic, and corrections, which a rule does not write, by
   samples of the same prompts; files of step pairs by a made-up one (`STEP_PAIRS`);
 * what `quality` drops by nothing: generated problems are much alike, and few enough;
+* agreement by as many problems as both models answer: tiny ones seldom agree, which leaves nothing to learn from;
+  checkers of answers with one ending only by those of the problems' kind, since the models learn a single ending;
 * engines (but `scripted`) by `hf`, precision by fp32, and all counts (shots among them) by small ones.
 """
 
@@ -39,6 +41,8 @@ _TINY_CONFIG = {
 }  # fmt: skip
 _ARITHMETIC = {"source": "arithmetic", "path": NO_FILE, "steps": [1, 1]}
 _OPTIONS = 4
+_ONE_ENDING = ("w2s_",)
+"""What the names of checkers begin with that read a single ending."""
 _WARMUP_PROBLEMS = 1000
 _WARMUP_STEPS = 350
 _MORE_STEPS = 100
@@ -49,7 +53,7 @@ Raw = dict[str, Any]
 
 
 def shrink(raw: Raw, problems: int = 20) -> Raw:
-    """The params file with every run of `raw` at a size that takes a CPU about a minute; `raw` is left as it is.
+    """The params file with every run of `raw` at a size that takes a CPU minutes; `raw` is left as it is.
 
     `problems` is the least number of problems of each run. Imported samples keep their file, whose rows answer none of
     the generated problems.
@@ -57,6 +61,10 @@ def shrink(raw: Raw, problems: int = 20) -> Raw:
     small = copy.deepcopy(raw)
     small["problems"] = _problems(small["problems"], _with_options(small), problems)
     small["quality"] = {name: run | {"drop": []} for name, run in small["quality"].items()}
+    small["consistency"] = {name: run | {"top_up": problems} for name, run in small.get("consistency", {}).items()}
+    for run in small["predictions"].values():
+        if run.get("checker", "").startswith(_ONE_ENDING):
+            del run["checker"]
     _replace_labelers(small)
     _replace_models(small)
     longest = _MAX_NEW_TOKENS * (3 if any(map(_asks_for_whole_program, small["prompts"].values())) else 1)
